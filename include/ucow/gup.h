@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * get_user_pages and friends: references to the pages behind a range, for devices.
+ *
+ * A *get* is a plain reference (FOLL_GET): it keeps the page alive, no more. A *pin* (FOLL_PIN) also keeps the space
+ * and the device coherent: the page that was pinned stays the page that the space maps, through fork, write-protection
+ * and write faults [INV-PIN-1]. Whoever reads or writes the bytes must pin; a get suffices only for looking at the page
+ * itself.
+ *
+ * The plain forms act on the space that @cpu is attached to, _fast likewise without the slow path's locks where it can,
+ * and _remote on any space. Source: docs/semantics.md B.5.
+ *
+ * Returns of all six: the number of pages taken, which may be less than asked for; -EFAULT (nothing there, or not
+ * permitted); -ENOMEM (memory, a count near overflow, or the pin limit); -EINVAL (flags; no space attached;
+ * npages == 0). An error is returned only when no page was taken.
+ */
+#ifndef UCOW_GUP_H
+#define UCOW_GUP_H
+
+#include <ucow/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define UCOW_FOLL_WRITE            0x0001u /* the device will write */
+#define UCOW_FOLL_FORCE            0x0002u /* like ptrace: ignore missing permission where copy-on-write makes it safe */
+#define UCOW_FOLL_LONGTERM         0x0004u /* held for long; pins only */
+#define UCOW_FOLL_NOFAULT          0x0008u /* -EFAULT instead of faulting */
+#define UCOW_FOLL_ANON             0x0010u /* private anonymous mappings only */
+#define UCOW_FOLL_HONOR_NUMA_FAULT 0x0020u /* treat an entry armed for NUMA hinting as not present */
+#define UCOW_FOLL_FAST_ONLY        0x0040u /* fast forms only: take what needs no lock, maybe 0 pages */
+
+/** One pin adds this much to a page's reference count. */
+#define UCOW_GUP_PIN_COUNTING_BIAS 1024u
+
+UCOW_API UCOW_NODISCARD long ucow_get_user_pages(struct ucow_cpu *cpu, uint64_t va, size_t npages, unsigned flags,
+						 struct ucow_page **pages);
+UCOW_API UCOW_NODISCARD long ucow_get_user_pages_fast(struct ucow_cpu *cpu, uint64_t va, size_t npages, unsigned flags,
+						      struct ucow_page **pages);
+UCOW_API UCOW_NODISCARD long ucow_get_user_pages_remote(struct ucow_mm *mm, uint64_t va, size_t npages, unsigned flags,
+							struct ucow_page **pages);
+UCOW_API UCOW_NODISCARD long ucow_pin_user_pages(struct ucow_cpu *cpu, uint64_t va, size_t npages, unsigned flags,
+						 struct ucow_page **pages);
+UCOW_API UCOW_NODISCARD long ucow_pin_user_pages_fast(struct ucow_cpu *cpu, uint64_t va, size_t npages, unsigned flags,
+						      struct ucow_page **pages);
+UCOW_API UCOW_NODISCARD long ucow_pin_user_pages_remote(struct ucow_mm *mm, uint64_t va, size_t npages, unsigned flags,
+							struct ucow_page **pages);
+
+/** ucow_unpin_user_pages - release pins. Thread: any; the space may be gone. */
+UCOW_API void ucow_unpin_user_pages(struct ucow_page *const *pages, size_t npages);
+/** ucow_unpin_user_pages_dirty_lock - mark the pages dirty if @make_dirty, then release the pins. Thread: any. */
+UCOW_API void ucow_unpin_user_pages_dirty_lock(struct ucow_page *const *pages, size_t npages, bool make_dirty);
+/** ucow_put_pages - release gets. Thread: any; the space may be gone. */
+UCOW_API void ucow_put_pages(struct ucow_page *const *pages, size_t npages);
+
+/**
+ * ucow_page_address - the page's bytes: what a device reads and writes.
+ * Stable while the caller holds a get or a pin. Thread: any.
+ */
+UCOW_API void *ucow_page_address(const struct ucow_page *page);
+
+/**
+ * ucow_page_maybe_dma_pinned - whether the page may be pinned.
+ * Never false for a pinned page; true also for a page with 1,024 or more other references. Thread: any.
+ */
+UCOW_API bool ucow_page_maybe_dma_pinned(const struct ucow_page *page);
+
+/** ucow_page_trylock - take the page's lock, as a scanner does. Returns: whether it was taken. Thread: any. */
+UCOW_API UCOW_NODISCARD bool ucow_page_trylock(struct ucow_page *page);
+/** ucow_page_unlock - release the page's lock. Thread: any. */
+UCOW_API void ucow_page_unlock(struct ucow_page *page);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Address spaces: creation, mappings, fork, exit. Calls are named after the system calls that they mirror; what those
+ * return in errno, these return as -errno. Addresses and lengths are bytes; unless said, they must be page aligned
+ * (lengths are rounded up), and a range is [va, va + length).
+ */
+#ifndef UCOW_MM_H
+#define UCOW_MM_H
+
+#include <ucow/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define UCOW_PROT_NONE  0u
+#define UCOW_PROT_READ  1u
+#define UCOW_PROT_WRITE 2u
+
+#define UCOW_MAP_SHARED          0x01u /* stores are seen by every space that shares the mapping */
+#define UCOW_MAP_PRIVATE         0x02u /* copy-on-write */
+#define UCOW_MAP_FIXED           0x10u /* at exactly @hint; replaces what is there */
+#define UCOW_MAP_FIXED_NOREPLACE 0x20u /* at exactly @hint; -EEXIST if something is there */
+#define UCOW_MAP_POPULATE        0x40u /* fault everything in; failure to do so is not reported */
+#define UCOW_MAP_PFN             0x80u /* for ucow_insert_pfn: holds memory that is not a page */
+
+#define UCOW_MREMAP_MAYMOVE   1u
+#define UCOW_MREMAP_FIXED     2u /* to exactly @new_va; replaces what is there */
+#define UCOW_MREMAP_DONTUNMAP 4u /* the old range stays mapped, empty; needs MAYMOVE and equal lengths */
+
+enum ucow_advice {
+	UCOW_MADV_DONTFORK,   /* absent in children */
+	UCOW_MADV_DOFORK,     /* undo */
+	UCOW_MADV_WIPEONFORK, /* children read zeros; private anonymous only */
+	UCOW_MADV_KEEPONFORK, /* undo */
+	UCOW_MADV_DONTNEED,   /* drop the pages: private anonymous memory reads as zeros afterwards */
+	UCOW_MADV_FREE,       /* contents may be dropped under pressure until the next store; private anonymous only */
+	UCOW_MADV_POPULATE_READ,  /* fault in for reading; -EFAULT/-ENOMEM/-EINVAL as the system call */
+	UCOW_MADV_POPULATE_WRITE, /* fault in for writing, breaking copy-on-write */
+	UCOW_MADV_COUNT
+};
+
+/**
+ * ucow_mm_create - an empty address space.
+ * Returns: 0; -ENOMEM. Thread: any.
+ */
+UCOW_API UCOW_NODISCARD int ucow_mm_create(struct ucow_machine *machine, struct ucow_mm **mm);
+
+/**
+ * ucow_mm_destroy - exit: drop every mapping and the space itself.
+ *
+ * Pages that are still held by gets and pins live on until released.
+ * Returns: 0; -EBUSY while a cpu is attached: nothing changed. Never fails for lack of memory.
+ * Thread: any; no other call on @mm may be running.
+ */
+UCOW_API int ucow_mm_destroy(struct ucow_mm *mm);
+
+/** ucow_mm_machine - the machine that @mm belongs to. Thread: any. */
+UCOW_API struct ucow_machine *ucow_mm_machine(const struct ucow_mm *mm);
+
+/**
+ * ucow_fork - duplicate @parent copy-on-write.
+ *
+ * Pages pinned through @parent are copied for the child at once, so that the pin keeps seeing the parent's writes
+ * [INV-PIN-1]; everything else becomes shared. DONTFORK ranges are absent, WIPEONFORK ranges read as zeros.
+ * Source: docs/semantics.md B.4.
+ *
+ * Returns: 0; -ENOMEM: no child, the parent's contents and pins as they were.
+ * Thread: any; takes @parent's mmap_lock exclusively.
+ */
+UCOW_API UCOW_NODISCARD int ucow_fork(struct ucow_mm *parent, struct ucow_mm **child);
+
+/**
+ * ucow_mmap - map @length bytes of fresh zeroed memory.
+ *
+ * @hint: with UCOW_MAP_FIXED or _FIXED_NOREPLACE the address; otherwise a wish, 0 for none.
+ * @flags: exactly one of SHARED and PRIVATE, and any of the rest.
+ * Returns: 0 and the address in @va; -EINVAL (length 0, flags, alignment); -ENOMEM (no room or no memory); -EEXIST.
+ * Thread: any; takes mmap_lock exclusively.
+ */
+UCOW_API UCOW_NODISCARD int ucow_mmap(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsigned prot, unsigned flags,
+				      uint64_t *va);
+
+/** ucow_munmap - unmap a range; holes are fine. Returns: 0; -EINVAL; -ENOMEM (a mapping had to be split). */
+UCOW_API UCOW_NODISCARD int ucow_munmap(struct ucow_mm *mm, uint64_t va, uint64_t length);
+
+/**
+ * ucow_mprotect - change the protection of a range that is mapped throughout.
+ *
+ * An entry that becomes permitted to write is made writable at once only if its page is private and exclusive
+ * [semantics.md B.6]; otherwise the next store faults.
+ * Returns: 0; -EINVAL; -ENOMEM (a hole, or no memory to split a mapping; on a hole, ranges before it have changed).
+ */
+UCOW_API UCOW_NODISCARD int ucow_mprotect(struct ucow_mm *mm, uint64_t va, uint64_t length, unsigned prot);
+
+/**
+ * ucow_mremap - move, grow or shrink a mapping. Pages, their exclusivity and their pins move along.
+ *
+ * @new_va: the address with UCOW_MREMAP_FIXED, a wish otherwise.
+ * Returns: 0 and the address in @result; -EFAULT (not one mapping); -EINVAL; -ENOMEM.
+ */
+UCOW_API UCOW_NODISCARD int ucow_mremap(struct ucow_mm *mm, uint64_t va, uint64_t old_length, uint64_t new_length,
+					unsigned flags, uint64_t new_va, uint64_t *result);
+
+/** ucow_madvise - see enum ucow_advice. Returns: 0; -EINVAL; -ENOMEM (a hole); -EFAULT (populate: nothing there). */
+UCOW_API UCOW_NODISCARD int ucow_madvise(struct ucow_mm *mm, uint64_t va, uint64_t length, enum ucow_advice advice);
+
+/**
+ * ucow_insert_pfn - let one page of a UCOW_MAP_PFN mapping show host memory that is not a page of the machine.
+ *
+ * GUP refuses such memory, fork copies the entry, and a store into a private mapping copies the bytes into a page.
+ * @host: page-aligned; must stay valid while mapped anywhere. Read-write in shared mappings.
+ * Returns: 0; -EINVAL (no UCOW_MAP_PFN mapping at @va, alignment); -EBUSY (something is there already); -ENOMEM.
+ */
+UCOW_API UCOW_NODISCARD int ucow_insert_pfn(struct ucow_mm *mm, uint64_t va, void *host);
+
+/** What a space holds, in pages unless said. */
+struct ucow_mm_stat {
+	uint64_t mapped_pages; /* covered by mappings */
+	uint64_t rss_anon;
+	uint64_t rss_file; /* pages of shared mappings */
+	uint64_t swap_entries;
+	uint64_t table_bytes; /* tables reachable from this space */
+	uint64_t mappings;    /* number of mappings */
+	uint64_t pinned;      /* exact number of pins taken through this space and not yet released */
+	bool has_pinned;      /* ever pinned (sticky) */
+};
+/** ucow_mm_stat - fill @stat; cost in proportion to the tables. Thread: any; takes mmap_lock shared. */
+UCOW_API void ucow_mm_stat(struct ucow_mm *mm, struct ucow_mm_stat *stat);
+
+/** ucow_mm_set_pin_limit - most pins through @mm, in pages (0: none). Pins beyond fail with -ENOMEM. Thread: any. */
+UCOW_API void ucow_mm_set_pin_limit(struct ucow_mm *mm, uint64_t pages);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

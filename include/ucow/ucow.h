@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+/* Everything that ucow offers to programs. */
+#ifndef UCOW_H
+#define UCOW_H
+
+#include <ucow/access.h>
+#include <ucow/debug.h>
+#include <ucow/gup.h>
+#include <ucow/machine.h>
+#include <ucow/mm.h>
+#include <ucow/types.h>
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Mutation builds: each name switches one rule off, and the test suite must notice (scripts/mutants). A normal build
+ * defines none of them, MUTATED(...) is then the constant 0.
+ */
+#ifndef BASE_MUTATE_H
+#define BASE_MUTATE_H
+
+/* The mutants, and the rule that each one breaks:
+ *   SKIP_EARLY_COPY             fork shares pinned exclusive pages               semantics.md B.4
+ *   REUSE_SHARED                a write fault reuses a page that others map      B.3
+ *   SKIP_UNSHARE                a read pin takes a shared page as it is          B.5
+ *   FORGET_WRITE_PROTECT        fork leaves the parent's entries writable        B.4
+ *   SKIP_TLB_BUMP               fork and zap leave cached translations valid     rule 10
+ *   UPGRADE_SHARED              mprotect makes shared pages writable at once     B.6
+ *   SKIP_ZEROING                fresh memory shows what the frame held           B.2
+ *   LOSE_DONTFORK               fork copies MADV_DONTFORK ranges                 B.4
+ *   FORCE_MAKES_WRITABLE        a forced write leaves the entry writable         B.5
+ *   LEAK_REF_ON_ZAP             unmapping forgets the page reference             B.0, invariant 7
+ *   KEEP_EXCLUSIVE_AT_FORK      fork forgets to clear the exclusive flag         B.1
+ *   LOSE_PIN_ON_MOVE            mremap copies the page instead of moving it      B.1
+ */
+#define MUTATED(name) (UCOW_MUTATE_##name)
+
+#ifndef UCOW_MUTATE_SKIP_EARLY_COPY
+#define UCOW_MUTATE_SKIP_EARLY_COPY 0
+#endif
+#ifndef UCOW_MUTATE_REUSE_SHARED
+#define UCOW_MUTATE_REUSE_SHARED 0
+#endif
+#ifndef UCOW_MUTATE_SKIP_UNSHARE
+#define UCOW_MUTATE_SKIP_UNSHARE 0
+#endif
+#ifndef UCOW_MUTATE_FORGET_WRITE_PROTECT
+#define UCOW_MUTATE_FORGET_WRITE_PROTECT 0
+#endif
+#ifndef UCOW_MUTATE_SKIP_TLB_BUMP
+#define UCOW_MUTATE_SKIP_TLB_BUMP 0
+#endif
+#ifndef UCOW_MUTATE_UPGRADE_SHARED
+#define UCOW_MUTATE_UPGRADE_SHARED 0
+#endif
+#ifndef UCOW_MUTATE_SKIP_ZEROING
+#define UCOW_MUTATE_SKIP_ZEROING 0
+#endif
+#ifndef UCOW_MUTATE_LOSE_DONTFORK
+#define UCOW_MUTATE_LOSE_DONTFORK 0
+#endif
+#ifndef UCOW_MUTATE_FORCE_MAKES_WRITABLE
+#define UCOW_MUTATE_FORCE_MAKES_WRITABLE 0
+#endif
+#ifndef UCOW_MUTATE_LEAK_REF_ON_ZAP
+#define UCOW_MUTATE_LEAK_REF_ON_ZAP 0
+#endif
+#ifndef UCOW_MUTATE_KEEP_EXCLUSIVE_AT_FORK
+#define UCOW_MUTATE_KEEP_EXCLUSIVE_AT_FORK 0
+#endif
+#ifndef UCOW_MUTATE_LOSE_PIN_ON_MOVE
+#define UCOW_MUTATE_LOSE_PIN_ON_MOVE 0
+#endif
+
+#endif

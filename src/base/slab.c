@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/* The slab of base/slab.h. A chunk is aligned to its size, so an object finds its chunk by masking. */
+#include "base/slab.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define CHUNK_BYTES ((size_t)64 << 10)
+#define ALIGNMENT   64
+/* Empty chunks to keep: this many, or a quarter of what is in use. A fork and exit in a loop must not map and unmap. */
+#define KEEP_CHUNKS 16
+
+struct chunk {
+	struct list link;
+	uint32_t used;
+	uint32_t fresh; /* objects never handed out; still zero from the host */
+	void *free;     /* linked through their first word */
+};
+
+#define CHUNK_HEADER ((sizeof(struct chunk) + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1))
+
+void slab_init(struct slab *slab, size_t object_bytes)
+{
+	memset(slab, 0, sizeof(*slab));
+	slab->object_bytes = (uint32_t)((object_bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1));
+	slab->objects_a_chunk = (uint32_t)((CHUNK_BYTES - CHUNK_HEADER) / slab->object_bytes);
+	list_init(&slab->partial);
+	list_init(&slab->full);
+}
+
+static void chunk_release(struct chunk *chunk)
+{
+	munmap(chunk, CHUNK_BYTES);
+}
+
+void slab_destroy(struct slab *slab)
+{
+	UCOW_BUG_ON(slab->in_use);
+	while (!list_is_empty(&slab->partial)) {
+		struct chunk *chunk = container_of(slab->partial.next, struct chunk, link);
+
+		list_del(&chunk->link);
+		chunk_release(chunk);
+	}
+}
+
+/* Map twice the size and trim, so that the chunk is aligned to its size. */
+static struct chunk *chunk_create(void)
+{
+	char *area = mmap(NULL, 2 * CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	size_t before;
+
+	if (area == MAP_FAILED)
+		return NULL;
+	before = -(uintptr_t)area & (CHUNK_BYTES - 1);
+	if (before)
+		munmap(area, before);
+	munmap(area + before + CHUNK_BYTES, CHUNK_BYTES - before);
+	return (struct chunk *)(void *)(area + before);
+}
+
+static void *chunk_take(struct slab *slab, struct chunk *chunk, bool *fresh)
+{
+	char *object = chunk->free;
+
+	*fresh = !object;
+	if (object)
+		memcpy(&chunk->free, object, sizeof(chunk->free));
+	else
+		object = (char *)chunk + CHUNK_HEADER + (size_t)slab->object_bytes * chunk->fresh++;
+	if (!chunk->used++)
+		slab->empty_chunks--;
+	if (chunk->used == slab->objects_a_chunk) {
+		list_del(&chunk->link);
+		list_add(&slab->full, &chunk->link);
+	}
+	slab->in_use++;
+	return object;
+}
+
+void *slab_alloc(struct slab *slab)
+{
+	struct chunk *chunk;
+	void *object;
+	bool fresh;
+
+	spin_lock(&slab->lock, LOCK_SLAB);
+	if (list_is_empty(&slab->partial)) {
+		spin_unlock(&slab->lock, LOCK_SLAB);
+		chunk = chunk_create();
+		if (!chunk)
+			return NULL;
+		spin_lock(&slab->lock, LOCK_SLAB);
+		list_add(&slab->partial, &chunk->link);
+		slab->empty_chunks++;
+	}
+	chunk = container_of(slab->partial.next, struct chunk, link);
+	object = chunk_take(slab, chunk, &fresh);
+	spin_unlock(&slab->lock, LOCK_SLAB);
+	if (!fresh)
+		memset(object, 0, slab->object_bytes);
+	return object;
+}
+
+void slab_free(struct slab *slab, void *object)
+{
+	struct chunk *chunk = (struct chunk *)(void *)((uintptr_t)object & ~(CHUNK_BYTES - 1)), *release = NULL;
+
+	spin_lock(&slab->lock, LOCK_SLAB);
+	memcpy(object, &chunk->free, sizeof(chunk->free));
+	chunk->free = object;
+	slab->in_use--;
+	if (chunk->used-- == slab->objects_a_chunk) {
+		list_del(&chunk->link);
+		list_add(&slab->partial, &chunk->link);
+	}
+	if (!chunk->used && slab->empty_chunks++ >= max_u64(KEEP_CHUNKS, slab->in_use / slab->objects_a_chunk / 4)) {
+		list_del(&chunk->link);
+		slab->empty_chunks--;
+		release = chunk;
+	}
+	spin_unlock(&slab->lock, LOCK_SLAB);
+	if (release)
+		chunk_release(release);
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/* The object behind a shared anonymous mapping. */
+#include "cache/shm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct shm *shm_create(struct frame_pool *pool, uint64_t npages)
+{
+	struct shm *shm;
+
+	if (inject_fails(pool->inject, UCOW_INJECT_OTHER))
+		return NULL;
+	shm = calloc(1, sizeof(*shm) + npages * sizeof(*shm->pages));
+	if (!shm)
+		return NULL;
+	atomic_init(&shm->refcount, 1);
+	shm->pool = pool;
+	shm->npages = npages;
+	return shm;
+}
+
+void shm_get(struct shm *shm)
+{
+	atomic_fetch_add_explicit(&shm->refcount, 1, memory_order_relaxed);
+}
+
+void shm_put(struct shm *shm)
+{
+	if (atomic_fetch_sub_explicit(&shm->refcount, 1, memory_order_acq_rel) != 1)
+		return;
+	for (uint64_t i = 0; i < shm->npages; i++)
+		if (shm->pages[i]) {
+			page_clear(shm->pages[i], PAGE_SHMEM);
+			shm->pages[i]->mapping = NULL;
+			page_put(shm->pages[i]);
+		}
+	free(shm);
+}
+
+static struct ucow_page *find(struct shm *shm, uint64_t index)
+{
+	struct ucow_page *page;
+
+	spin_lock(&shm->lock, LOCK_OBJECT);
+	page = shm->pages[index];
+	if (page)
+		page_get(page);
+	spin_unlock(&shm->lock, LOCK_OBJECT);
+	return page;
+}
+
+/* Put @made in unless somebody was faster. Either way the result has a reference for the caller. */
+static struct ucow_page *insert(struct shm *shm, uint64_t index, struct ucow_page *made)
+{
+	struct ucow_page *page;
+
+	page_set(made, PAGE_SHMEM);
+	made->mapping = shm;
+	made->index = index;
+	spin_lock(&shm->lock, LOCK_OBJECT);
+	page = shm->pages[index];
+	if (!page)
+		page = shm->pages[index] = made;
+	page_get(page);
+	spin_unlock(&shm->lock, LOCK_OBJECT);
+	if (page != made) {
+		page_clear(made, PAGE_SHMEM);
+		page_put(made);
+	}
+	return page;
+}
+
+int shm_page(struct shm *shm, uint64_t index, struct ucow_page **result)
+{
+	struct ucow_page *page;
+
+	if (index >= shm->npages)
+		return -ENXIO;
+	page = find(shm, index);
+	if (!page) {
+		page = frame_alloc(shm->pool, FRAME_ZEROED);
+		if (!page)
+			return -ENOMEM;
+		count(shm->pool->counters, UCOW_COUNTER_ZERO_FILL);
+		page = insert(shm, index, page);
+	}
+	*result = page;
+	return 0;
+}

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * `ucow bench`: a table of rows, each the same work done by ucow and by the kernel this machine runs. A row says how to
+ * take one sample of either side; bench.c interleaves the samples and bench_report.c prints what came out.
+ */
+#ifndef CLI_BENCH_H
+#define CLI_BENCH_H
+
+#include <ucow/machine.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* Pages of one batch of the pin row. */
+#define BENCH_PIN_PAGES 512
+
+/* Room for the reason why a side or a row cannot be measured. */
+#define BENCH_WHY 160
+
+struct bench_row;
+
+/*
+ * One side of a row. open prepares everything that is not measured, sample does the work once and tells what it cost in
+ * the row's unit, close undoes open. All return 0 or -errno and may put a reason into @why (empty: strerror will do).
+ * The kernel's sides run in a process of their own (bench_worker.c), which ends with the row.
+ */
+struct bench_side {
+	int (*open)(const struct bench_row *row, void **state, char why[BENCH_WHY]);
+	int (*sample)(void *state, double *value, char why[BENCH_WHY]);
+	void (*close)(void *state);
+};
+
+enum bench_ratio { BENCH_KERNEL_OVER_UCOW, BENCH_UCOW_OVER_KERNEL };
+
+struct bench_row {
+	const char *name;
+	const char *unit; /* of both sides: "ns", "us", "ratio", "bytes" */
+	const char *what; /* the work, and of what `unit` is told */
+	enum bench_ratio ratio;
+	uint64_t npages;          /* pages that the work touches */
+	unsigned copies;          /* how many pages may stand behind each of them at one time */
+	enum ucow_fork_mode fork; /* of ucow's machine */
+	bool large;               /* left out by --quick */
+	const struct bench_side *ucow, *kernel;
+};
+
+/* ---- the rows, by theme ---- */
+
+extern const struct bench_side bench_cow_copy_ucow, bench_cow_copy_kernel;
+extern const struct bench_side bench_cow_reuse_ucow, bench_cow_reuse_kernel;
+extern const struct bench_side bench_zero_fill_ucow, bench_zero_fill_kernel;
+extern const struct bench_side bench_memcpy_kernel;
+extern const struct bench_side bench_fork_ucow, bench_fork_kernel;
+extern const struct bench_side bench_load_ucow, bench_load_kernel;
+extern const struct bench_side bench_store_ucow, bench_store_kernel;
+extern const struct bench_side bench_pin_ucow, bench_pin_kernel;
+
+/* ---- what the sides share (bench_ucow.c, bench_kernel.c) ---- */
+
+/* A machine with one space and one cpu in it, and a mapping of the row's pages. */
+struct bench_space {
+	struct ucow_machine *machine;
+	struct ucow_mm *mm;
+	struct ucow_cpu *cpu;
+	uint64_t va, npages;
+};
+
+/* bench_space_open - as bench_side's open: *state is a struct bench_space with every page written. */
+int bench_space_open(const struct bench_row *row, void **state, char why[BENCH_WHY]);
+void bench_space_close(void *state);
+/* bench_space_touch - store into each page in turn. Returns: 0, or the first error. *ns is the time it took. */
+int bench_space_touch(struct bench_space *space, double *ns);
+
+/* A private mapping in the calling process. */
+struct bench_mapping {
+	char *bytes;
+	uint64_t npages;
+};
+
+/* bench_map - map without touching; @huge asks for huge pages, otherwise there are 4 KiB pages only. */
+int bench_map(struct bench_mapping *mapping, uint64_t npages, bool huge);
+void bench_unmap(struct bench_mapping *mapping);
+/* bench_touch - store into each page in turn; *faults is how many faults the kernel counted meanwhile. */
+void bench_touch(struct bench_mapping *mapping, double *ns, uint64_t *faults);
+/* bench_mapping_open - as bench_side's open: *state is a struct bench_mapping of 4 KiB pages, every one written. */
+int bench_mapping_open(const struct bench_row *row, void **state, char why[BENCH_WHY]);
+void bench_mapping_close(void *state);
+
+/* A forked child that sleeps until it is told to exit. */
+struct bench_child {
+	int pid, wake;
+};
+
+/* bench_child_fork - fork it; *ns (if not NULL) is what fork itself took. On return the child is asleep. */
+int bench_child_fork(struct bench_child *child, double *ns);
+/* bench_child_reap - let it exit and wait until it is gone. */
+void bench_child_reap(struct bench_child *child);
+
+/* bench_now - nanoseconds from some start. */
+uint64_t bench_now(void);
+
+/* ---- the kernel's process (bench_worker.c) ---- */
+
+struct bench_worker {
+	int pid, fd;
+};
+
+/* bench_worker_start - fork a process and open @row's kernel side in it. */
+int bench_worker_start(struct bench_worker *worker, const struct bench_row *row, char why[BENCH_WHY]);
+/* bench_worker_sample - one sample, taken there. */
+int bench_worker_sample(struct bench_worker *worker, double *value, char why[BENCH_WHY]);
+void bench_worker_stop(struct bench_worker *worker);
+
+/* ---- the machine (bench_host.c) ---- */
+
+struct bench_host {
+	char kernel[200], architecture[80], cpu[120];
+	long cpus;
+	uint64_t memory;
+};
+
+void bench_host_describe(struct bench_host *host);
+/* bench_memory_available - bytes that could be taken without reclaim, within the limit of the control group. */
+uint64_t bench_memory_available(void);
+/* bench_stay_on_one_cpu - so that nothing moves between samples; children inherit it. */
+void bench_stay_on_one_cpu(void);
+
+/* ---- what came out (bench_report.c) ---- */
+
+#define BENCH_MAX_SAMPLES 64
+
+struct bench_stat {
+	double samples[BENCH_MAX_SAMPLES];
+	unsigned n; /* 0: nothing was measured */
+	double median, min, max;
+};
+
+struct bench_result {
+	const struct bench_row *row;
+	struct bench_stat ucow, kernel;
+	double ratio;                 /* meaningful if both sides have samples */
+	char skipped[BENCH_WHY + 32]; /* why a side or the whole row is missing; empty: nothing is */
+	bool failed;                  /* and that is not for want of anything */
+};
+
+/* bench_stat_finish - median, min and max of the samples. */
+void bench_stat_finish(struct bench_stat *stat);
+/* bench_report_text - the table for people; colours only if @out is a terminal and NO_COLOR is not set. */
+void bench_report_text(FILE *out, const struct bench_host *host, const struct bench_result *results, size_t nresults);
+/* Whether this build has bench_report_json. */
+extern const bool bench_report_has_json;
+/* bench_report_json - the object of docs/litmus.md. Returns: 0; -ENOMEM; -EIO; -EOPNOTSUPP (built without jansson). */
+int bench_report_json(FILE *out, const struct bench_host *host, const struct bench_result *results, size_t nresults);
+
+#endif

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Write-protect and unshare faults in private mappings: gather the facts, let the policy decide, serve its questions,
+ * act. The rules themselves are in policy.c; semantics.md B.3.
+ */
+#include "fault/fault_internal.h"
+
+#include "base/mutate.h"
+
+#include <string.h>
+
+/* What the policy is asked about. */
+struct cow {
+	struct fault *fault;
+	struct ucow_page *page; /* NULL: the zero page, or memory that is not a page */
+	struct cow_facts facts;
+};
+
+/* Counts as others see them: our own reference from waiting for the lock is not a user. */
+static void refresh_counts(struct cow *cow)
+{
+	if (!cow->page)
+		return;
+	cow->facts.refcount = page_refcount(cow->page) - (cow->fault->waited_for == cow->page);
+	cow->facts.mapcount = page_mapcount(cow->page);
+	cow->facts.maybe_pinned = cow->facts.refcount >= UCOW_GUP_PIN_COUNTING_BIAS;
+}
+
+static void gather(struct cow *cow, struct fault *fault)
+{
+	struct cow_facts *facts = &cow->facts;
+
+	*cow = (struct cow){.fault = fault};
+	facts->unshare = fault->flags & FAULT_UNSHARE;
+	facts->on_lru = true; /* no LRU batches yet */
+	facts->no_page = !pte_has_page(fault->pte);
+	if (facts->no_page)
+		return;
+	cow->page = pte_page(&fault->mm->machine->frames, fault->pte);
+	facts->anon = page_is(cow->page, PAGE_ANON);
+	facts->exclusive = page_is(cow->page, PAGE_EXCLUSIVE);
+	facts->ksm = page_is(cow->page, PAGE_KSM);
+	facts->swapcache = page_is(cow->page, PAGE_SWAPCACHE);
+	if (fault->waited_for == cow->page)
+		facts->lock = LOCK_HELD;
+	refresh_counts(cow);
+}
+
+/*
+ * Policies that wait for the page lock: drop the leaf's lock, wait with a reference, and start over with the lock held.
+ * Returns: FAULT_RETRY; FAULT_BLOCKED (the callback does not want to wait).
+ */
+static enum fault_result wait_for_page_lock(struct cow *cow)
+{
+	struct fault *fault = cow->fault;
+	struct ucow_machine *machine = fault->mm->machine;
+
+	page_get(cow->page);
+	table_unlock(fault->leaf);
+	if (machine->on_page_lock_wait && !machine->on_page_lock_wait(machine->callback_arg, cow->page)) {
+		page_put(cow->page);
+		return FAULT_BLOCKED;
+	}
+	page_lock(cow->page);
+	if (fault->waited_for) {
+		page_unlock(fault->waited_for);
+		page_put(fault->waited_for);
+	}
+	fault->waited_for = cow->page;
+	return FAULT_RETRY;
+}
+
+/* Requires: the leaf's lock, under which the entry's own reference keeps the page. */
+static void release_page_lock(struct cow *cow)
+{
+	if (cow->facts.lock == LOCK_HELD && cow->fault->waited_for != cow->page)
+		page_unlock(cow->page);
+}
+
+/* Ask until the policy decides. Returns: a final action; COW_NEED_LOCK only if the lock has to be waited for. */
+static enum cow_action decide(struct cow *cow)
+{
+	const struct cow_policy *policy = cow->fault->mm->machine->policy;
+
+	for (;;) {
+		enum cow_action action = policy->write_protect(&cow->facts);
+
+		switch (action) {
+		case COW_NEED_LOCK:
+			if (page_trylock(cow->page))
+				cow->facts.lock = LOCK_HELD;
+			else if (policy->lock_mode == LOCK_MODE_BLOCK)
+				return action;
+			else
+				cow->facts.lock = LOCK_REFUSED;
+			break;
+		case COW_DRAIN:
+			cow->facts.drained = true;
+			break;
+		case COW_DROP_SWAPCACHE:
+			cow->facts.drop_tried = true;
+			break;
+		case COW_NOTHING:
+		case COW_REUSE:
+		case COW_REUSE_SET:
+		case COW_UNSHARE_SET:
+		case COW_COPY:
+			return action;
+		}
+		refresh_counts(cow);
+	}
+}
+
+static void count_copy(struct cow *cow)
+{
+	static const enum ucow_counter by_cause[] = {
+		[CAUSE_SHARED] = UCOW_COUNTER_COPY_SHARED, [CAUSE_REFERENCED] = UCOW_COUNTER_COPY_REFERENCED,
+		[CAUSE_LOCKED] = UCOW_COUNTER_COPY_LOCKED, [CAUSE_ZERO_PAGE] = UCOW_COUNTER_COPY_ZERO,
+		[CAUSE_KSM] = UCOW_COUNTER_COPY_KSM,       [CAUSE_FILE] = UCOW_COUNTER_COPY_FILE,
+	};
+
+	if (cow->facts.unshare) {
+		fault_count(cow->fault, UCOW_COUNTER_UNSHARE);
+		fault_count(cow->fault, UCOW_COUNTER_UNSHARE_COPY);
+	} else if (pte_kind(cow->fault->pte) == PTE_KIND_PFN) {
+		fault_count(cow->fault, UCOW_COUNTER_COPY_FILE);
+	} else {
+		fault_count(cow->fault, by_cause[cow_copy_cause(&cow->facts)]);
+	}
+}
+
+/* A new page with the old bytes, or NULL. Requires: no lock; the old page cannot go away. */
+static struct ucow_page *duplicate(struct fault *fault)
+{
+	struct frame_pool *frames = &fault->mm->machine->frames;
+	bool zero = pte_kind(fault->pte) == PTE_KIND_ZERO_PAGE;
+	struct ucow_page *page = frame_alloc(frames, zero ? FRAME_ZEROED : FRAME_ANY);
+
+	if (page && !zero)
+		memcpy(page_bytes(page), pte_host(frames, fault->pte), UCOW_PAGE_SIZE);
+	return page;
+}
+
+/* The entry for the copy: a write's is dirty and as writable as the mapping; an unshare's keeps what was tracked. */
+static struct pte copied_entry(const struct fault *fault, const struct ucow_page *page)
+{
+	struct pte pte = pte_make_anon(page);
+
+	if (fault->flags & FAULT_UNSHARE)
+		return entry_permit(fault->vma, pte_inherit(pte, fault->pte), false);
+	return entry_permit(fault->vma, pte_mkdirty(pte), true);
+}
+
+/*
+ * Replace the page by a copy (wp_page_copy). The leaf's lock is dropped for the allocation and the bytes; if the entry
+ * has changed meanwhile the copy is thrown away. Takes away a read-only translation only: a bump, no barrier [rule 11].
+ */
+static enum fault_result act_copy(struct cow *cow)
+{
+	struct fault *fault = cow->fault;
+	enum fault_result result = FAULT_DONE;
+	struct ucow_page *copy;
+
+	/* The page lock is not needed for a copy, and must not be held over an allocation. */
+	release_page_lock(cow);
+	if (cow->page)
+		page_get(cow->page);
+	table_unlock(fault->leaf);
+	copy = duplicate(fault);
+	if (!copy) {
+		result = FAULT_OOM;
+	} else if (!fault_relock(fault)) {
+		page_put(copy);
+		result = FAULT_RETRY;
+	} else {
+		anon_page_init(fault->mm, fault->vma, fault->va, copy);
+		leaf_set(fault->leaf, fault->va, copied_entry(fault, copy));
+		table_unlock(fault->leaf);
+		tlb_invalidate(&fault->mm->generations, fault->va, fault->va + UCOW_PAGE_SIZE);
+		count_copy(cow);
+		if (cow->page)
+			page_drop_mapping(cow->page);
+	}
+	if (cow->page)
+		page_put(cow->page);
+	return result;
+}
+
+static enum fault_result act_reuse(struct cow *cow, bool set_exclusive)
+{
+	struct fault *fault = cow->fault;
+
+	if (set_exclusive)
+		page_set(cow->page, PAGE_EXCLUSIVE);
+	leaf_set(fault->leaf, fault->va, entry_permit(fault->vma, pte_mkyoung(pte_mkdirty(fault->pte)), true));
+	release_page_lock(cow);
+	table_unlock(fault->leaf);
+	fault_count(fault, UCOW_COUNTER_REUSE);
+	return FAULT_DONE;
+}
+
+static enum fault_result act_unshare_in_place(struct cow *cow)
+{
+	page_set(cow->page, PAGE_EXCLUSIVE);
+	release_page_lock(cow);
+	table_unlock(cow->fault->leaf);
+	fault_count(cow->fault, UCOW_COUNTER_UNSHARE);
+	return FAULT_DONE;
+}
+
+static enum fault_result act(struct cow *cow, enum cow_action action)
+{
+	switch (action) {
+	case COW_REUSE:
+	case COW_REUSE_SET:
+		return act_reuse(cow, action == COW_REUSE_SET);
+	case COW_UNSHARE_SET:
+		return act_unshare_in_place(cow);
+	case COW_NOTHING:
+		table_unlock(cow->fault->leaf);
+		return FAULT_DONE;
+	case COW_COPY:
+		return act_copy(cow);
+	case COW_NEED_LOCK:
+		return wait_for_page_lock(cow);
+	case COW_DRAIN:
+	case COW_DROP_SWAPCACHE:
+		break;
+	}
+	UCOW_BUG("a policy did not decide");
+}
+
+enum fault_result fault_write_protect(struct fault *fault)
+{
+	enum fault_result result;
+	struct cow cow;
+
+	if (!fault_relock(fault))
+		return FAULT_RETRY;
+	gather(&cow, fault);
+	result = act(&cow, decide(&cow));
+	if (result == FAULT_DONE)
+		fault_count(fault, UCOW_COUNTER_FAULT_WP);
+	return result;
+}

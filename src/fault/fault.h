@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Faults: classify the entry, decide (fault/policy.h), act. Also the one place that gives entries their permissions.
+ */
+#ifndef FAULT_FAULT_H
+#define FAULT_FAULT_H
+
+#include "fault/policy.h"
+#include "space/mm.h"
+
+#include <ucow/mm.h>
+
+enum fault_flag {
+	FAULT_READ = 0,
+	FAULT_WRITE = 1u << 0,
+	FAULT_UNSHARE = 1u << 1, /* make the page exclusive, leave the entry read-only; excludes WRITE */
+};
+
+enum fault_result {
+	FAULT_DONE,    /* look again: the entry now permits what was asked, or the fault must be repeated */
+	FAULT_SIGSEGV, /* no mapping, or not permitted */
+	FAULT_SIGBUS,  /* nothing behind the mapping */
+	FAULT_OOM,     /* no memory; nothing changed */
+	FAULT_BLOCKED, /* the page-lock callback gave up; nothing changed */
+	FAULT_RETRY,   /* internal: the entry changed under us */
+};
+
+/*
+ * fault_handle - make the entry for @va permit what @flags ask. A write to a mapping without VMA_WRITE is a forced one
+ * and needs a private mapping (else FAULT_SIGSEGV). Requires: mmap_lock, shared or exclusive; no table lock; @va lies
+ * in @vma. Source: semantics.md B.2, B.3.
+ */
+enum fault_result fault_handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags);
+
+/* fault_access - fault_handle for a load or store of a program: finds the mapping and checks its permission first. */
+enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write);
+
+/* fault_errno - 0, -EFAULT (SIGSEGV), -ENXIO (SIGBUS), -ENOMEM, -EDEADLK. */
+int fault_errno(enum fault_result result);
+
+/* entry_permit - a fresh entry @pte as @vma's permissions want it; writable only if @write and the mapping is. */
+struct pte entry_permit(const struct vma *vma, struct pte pte, bool write);
+
+/* entry_may_upgrade - whether @pte of @vma may become writable without a fault (B.6). Requires: the leaf's lock. */
+bool entry_may_upgrade(const struct ucow_mm *mm, const struct vma *vma, struct pte pte);
+
+/* anon_page_init - turn a fresh frame into a mapped anon page of @vma at @va; its reference is the mapping's. */
+void anon_page_init(const struct ucow_mm *mm, struct vma *vma, uint64_t va, struct ucow_page *page);
+
+/* page_drop_mapping - one entry less maps @page. Order matters: mapcount first, then the reference (invariant 7). */
+void page_drop_mapping(struct ucow_page *page);
+
+#endif

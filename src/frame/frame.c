@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT */
+/* Pools, the per-thread caches of single frames, poison, and the page lock. */
+#include "frame/frame.h"
+
+#include "base/mutate.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define POISON_BYTE 0xa5
+
+struct frame_pool *frame_pools[FRAME_POOLS];
+static pthread_mutex_t pools_lock = PTHREAD_MUTEX_INITIALIZER; /* writers of frame_pools; innermost, held alone */
+
+/* ---- pool ---- */
+
+static int pool_register(struct frame_pool *pool)
+{
+	int error = -ENOMEM;
+
+	pthread_mutex_lock(&pools_lock);
+	for (unsigned id = 0; id < FRAME_POOLS && error; id++)
+		if (!frame_pools[id]) {
+			frame_pools[id] = pool;
+			pool->id = (uint16_t)id;
+			error = 0;
+		}
+	pthread_mutex_unlock(&pools_lock);
+	return error;
+}
+
+static void pool_unregister(struct frame_pool *pool)
+{
+	pthread_mutex_lock(&pools_lock);
+	frame_pools[pool->id] = NULL;
+	pthread_mutex_unlock(&pools_lock);
+}
+
+/* Address space only, aligned to 2 MiB; the embedder's fork(2) must not copy it [rule 16]. */
+static void *reserve(uint64_t nbytes)
+{
+	uint64_t total = nbytes + FRAME_BLOCK_BYTES;
+	char *area = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t before;
+
+	if (area == MAP_FAILED)
+		return NULL;
+	before = -(uintptr_t)area & (FRAME_BLOCK_BYTES - 1);
+	if (before)
+		munmap(area, before);
+	if (FRAME_BLOCK_BYTES - before)
+		munmap(area + before + nbytes, FRAME_BLOCK_BYTES - before);
+	area += before;
+	if (madvise(area, nbytes, MADV_DONTFORK)) {
+		munmap(area, nbytes);
+		return NULL;
+	}
+	(void)madvise(area, nbytes, MADV_HUGEPAGE); /* a host without huge pages serves small ones */
+	return area;
+}
+
+static uint64_t descriptor_bytes(const struct frame_pool *pool)
+{
+	return page_round_up(pool->npages * sizeof(struct ucow_page));
+}
+
+static void release(struct frame_pool *pool)
+{
+	if (pool->ram)
+		munmap(pool->ram, pool->npages << UCOW_PAGE_SHIFT);
+	if (pool->pages)
+		munmap(pool->pages, descriptor_bytes(pool));
+}
+
+static int zero_page_create(struct frame_pool *pool)
+{
+	struct ucow_page *page = buddy_alloc(pool, 0);
+
+	if (!page)
+		return -ENOMEM;
+	atomic_store(&page->word, 1);
+	atomic_store(&page->flags, PAGE_ZERO);
+	pool->zero_page = page;
+	return 0;
+}
+
+int frame_pool_init(struct frame_pool *pool, uint64_t nbytes, struct inject *inject, struct counters *counters,
+		    bool poison, bool keep)
+{
+	int error = -ENOMEM;
+
+	memset(pool, 0, sizeof(*pool));
+	pool->npages = nbytes >> UCOW_PAGE_SHIFT;
+	pool->inject = inject;
+	pool->counters = counters;
+	pool->poison = poison;
+	pool->keep = keep;
+	list_init(&pool->cold);
+	for (unsigned order = 0; order <= FRAME_MAX_ORDER; order++)
+		list_init(&pool->free[order]);
+	pool->ram = reserve(nbytes);
+	pool->pages = reserve(descriptor_bytes(pool));
+	if (!pool->ram || !pool->pages)
+		goto fail_reserve;
+	error = pool_register(pool);
+	if (error)
+		goto fail_reserve;
+	error = zero_page_create(pool);
+	if (error)
+		goto fail_register;
+	mutex_init(&pool->pins_lock, LOCK_PINS);
+	return 0;
+
+fail_register:
+	pool_unregister(pool);
+fail_reserve:
+	release(pool);
+	return error;
+}
+
+void frame_pool_destroy(struct frame_pool *pool)
+{
+	UCOW_BUG_ON(frame_pool_used(pool));
+	mutex_destroy(&pool->pins_lock);
+	if (pool->accounts)
+		munmap(pool->accounts, PIN_ACCOUNT_LIMIT * sizeof(*pool->accounts));
+	pool_unregister(pool);
+	release(pool);
+}
+
+uint64_t frame_pool_used(struct frame_pool *pool)
+{
+	uint64_t idle = 0, used;
+
+	for (unsigned slot = 0; slot < THREAD_SLOTS; slot++)
+		idle += atomic_load_explicit(&pool->caches[slot].count, memory_order_relaxed);
+	spin_lock(&pool->lock, LOCK_BUDDY);
+	used = pool->committed_blocks * FRAME_BLOCK_PAGES - pool->free_pages;
+	spin_unlock(&pool->lock, LOCK_BUDDY);
+	return used - idle - (pool->zero_page != NULL);
+}
+
+/* ---- poison ---- */
+
+static void poison(struct ucow_page *page)
+{
+	memset(page_bytes(page), POISON_BYTE, UCOW_PAGE_SIZE);
+}
+
+bool frame_poison_check(const struct ucow_page *page)
+{
+	const unsigned char *bytes = page_bytes(page);
+
+	return bytes[0] == POISON_BYTE && !memcmp(bytes, bytes + 1, UCOW_PAGE_SIZE - 1);
+}
+
+/* ---- single frames ---- */
+
+/* The stock is used from its end: turned round, frames come out in the ascending order that prefetchers follow. */
+static void cache_refill(struct frame_pool *pool, struct frame_cache *cache)
+{
+	struct ucow_page *batch[FRAME_CACHE_BATCH];
+	unsigned n = buddy_alloc_batch(pool, batch, FRAME_CACHE_BATCH);
+
+	for (unsigned i = 0; i < n; i++) {
+		page_set(batch[i], PAGE_CACHED);
+		cache->pages[n - 1 - i] = batch[i];
+	}
+	atomic_store_explicit(&cache->count, n, memory_order_relaxed);
+}
+
+/* The oldest pages go first: the newest are warm. */
+static void cache_drain(struct frame_pool *pool, struct frame_cache *cache, uint32_t keep)
+{
+	uint32_t have = atomic_load_explicit(&cache->count, memory_order_relaxed), drop = have > keep ? have - keep : 0;
+
+	for (uint32_t i = 0; i < drop; i++)
+		page_clear(cache->pages[i], PAGE_CACHED);
+	buddy_free_batch(pool, cache->pages, drop);
+	memmove(cache->pages, cache->pages + drop, (have - drop) * sizeof(*cache->pages));
+	atomic_store_explicit(&cache->count, have - drop, memory_order_relaxed);
+}
+
+static struct ucow_page *cache_take(struct frame_pool *pool)
+{
+	struct frame_cache *cache = &pool->caches[thread_slot()];
+	struct ucow_page *page = NULL;
+	uint32_t have;
+
+	spin_lock(&cache->lock, LOCK_PCP);
+	if (!atomic_load_explicit(&cache->count, memory_order_relaxed))
+		cache_refill(pool, cache);
+	have = atomic_load_explicit(&cache->count, memory_order_relaxed);
+	if (have) {
+		page = cache->pages[have - 1];
+		atomic_store_explicit(&cache->count, have - 1, memory_order_relaxed);
+	}
+	spin_unlock(&cache->lock, LOCK_PCP);
+	return page;
+}
+
+/* RAM looks exhausted: what other threads' caches hold is free memory too. */
+static void caches_drain(struct frame_pool *pool)
+{
+	for (unsigned slot = 0; slot < THREAD_SLOTS; slot++) {
+		struct frame_cache *cache = &pool->caches[slot];
+
+		spin_lock(&cache->lock, LOCK_PCP);
+		cache_drain(pool, cache, 0);
+		spin_unlock(&cache->lock, LOCK_PCP);
+	}
+}
+
+struct ucow_page *frame_alloc(struct frame_pool *pool, enum frame_want want)
+{
+	struct ucow_page *page;
+	uint32_t flags;
+
+	if (inject_fails(pool->inject, UCOW_INJECT_FRAME))
+		return NULL;
+	page = cache_take(pool);
+	if (unlikely(!page)) {
+		caches_drain(pool);
+		page = cache_take(pool);
+		if (!page)
+			return NULL;
+	}
+	flags = atomic_load_explicit(&page->flags, memory_order_relaxed);
+	if (unlikely(pool->poison) && !(flags & PAGE_ZEROED) && !frame_poison_check(page))
+		UCOW_BUG("a free frame was written to");
+	if (want == FRAME_ZEROED && !(flags & PAGE_ZEROED) && !MUTATED(SKIP_ZEROING))
+		memset(page_bytes(page), 0, UCOW_PAGE_SIZE);
+	atomic_store_explicit(&page->flags, 0, memory_order_relaxed);
+	atomic_store_explicit(&page->word, 1, memory_order_relaxed);
+	page->mapping = NULL;
+	return page;
+}
+
+void page_free(struct ucow_page *page)
+{
+	struct frame_pool *pool = page_pool(page);
+	struct frame_cache *cache = &pool->caches[thread_slot()];
+	uint32_t have;
+
+	UCOW_BUG_ON(page_mapcount(page) || page_pincount(page) || page_is(page, PAGE_ZERO | PAGE_FREE | PAGE_CACHED));
+	atomic_store_explicit(&page->word, 0, memory_order_relaxed);
+	atomic_store_explicit(&page->flags, PAGE_CACHED, memory_order_relaxed);
+	if (unlikely(pool->poison))
+		poison(page);
+	spin_lock(&cache->lock, LOCK_PCP);
+	have = atomic_load_explicit(&cache->count, memory_order_relaxed);
+	if (have == FRAME_CACHE_PAGES) {
+		cache_drain(pool, cache, FRAME_CACHE_PAGES - FRAME_CACHE_BATCH);
+		have = FRAME_CACHE_PAGES - FRAME_CACHE_BATCH;
+	}
+	cache->pages[have] = page;
+	atomic_store_explicit(&cache->count, have + 1, memory_order_relaxed);
+	spin_unlock(&cache->lock, LOCK_PCP);
+}
+
+int page_try_get(struct ucow_page *page)
+{
+	uint64_t before = atomic_load_explicit(&page->word, memory_order_relaxed);
+
+	do {
+		UCOW_BUG_ON((before & PAGE_REF_MASK) == 0);
+		if ((before & PAGE_REF_MASK) >= PAGE_REF_MAX)
+			return -ENOMEM;
+	} while (!atomic_compare_exchange_weak_explicit(&page->word, &before, before + 1, memory_order_relaxed,
+							memory_order_relaxed));
+	return 0;
+}
+
+/* ---- page lock ---- */
+
+void page_lock(struct ucow_page *page)
+{
+	while (!page_trylock(page)) {
+		uint32_t flags = atomic_fetch_or(&page->flags, PAGE_WAITERS) | PAGE_WAITERS;
+
+		if (flags & PAGE_LOCKED)
+			syscall(SYS_futex, &page->flags, FUTEX_WAIT_PRIVATE, flags, NULL, NULL, 0);
+	}
+}
+
+void page_unlock(struct ucow_page *page)
+{
+	uint32_t before = atomic_fetch_and_explicit(&page->flags, ~(PAGE_LOCKED | PAGE_WAITERS), memory_order_release);
+
+	UCOW_BUG_ON(!(before & PAGE_LOCKED));
+	if (before & PAGE_WAITERS)
+		syscall(SYS_futex, &page->flags, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}

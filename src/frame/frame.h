@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Physical memory: a pool of 4 KiB frames, their descriptors, references, mappings, pins and flags. Nothing outside
+ * frame/ changes a count by hand. What a frame is used for (anon, shared, ...) is the upper floors' business.
+ */
+#ifndef FRAME_FRAME_H
+#define FRAME_FRAME_H
+
+#include "base/counters.h"
+#include "base/inject.h"
+#include "base/list.h"
+#include "base/lock.h"
+
+#include <ucow/gup.h>
+
+#include <assert.h>
+#include <stdatomic.h>
+
+#define FRAME_MAX_ORDER   9 /* 2 MiB */
+#define FRAME_BLOCK_PAGES (1u << FRAME_MAX_ORDER)
+#define FRAME_BLOCK_BYTES ((uint64_t)FRAME_BLOCK_PAGES << UCOW_PAGE_SHIFT)
+
+enum page_flag {
+	PAGE_LOCKED = 1u << 0,
+	PAGE_ANON = 1u << 1,      /* private anonymous memory */
+	PAGE_EXCLUSIVE = 1u << 2, /* anon: only one mapping, and no other reference was handed out (B.1) */
+	PAGE_SHMEM = 1u << 3,     /* belongs to the object of a shared mapping */
+	PAGE_KSM = 1u << 4,
+	PAGE_DIRTY = 1u << 5,
+	PAGE_SWAPCACHE = 1u << 6,
+	PAGE_LRU = 1u << 7,
+	PAGE_WRITEBACK = 1u << 8,
+	PAGE_HEAD = 1u << 9,
+	PAGE_TAIL = 1u << 10,
+	PAGE_LAZYFREE = 1u << 11, /* contents may be dropped while the entry is clean (MADV_FREE) */
+	PAGE_ZERO = 1u << 12,     /* the shared zero page: no counts of any kind */
+	PAGE_FREE = 1u << 13,     /* head of a free block in the buddy lists */
+	PAGE_ZEROED = 1u << 14,   /* free, and all bytes are known to be zero */
+	PAGE_CACHED = 1u << 15,   /* free, in a per-thread cache */
+	PAGE_WAITERS = 1u << 16,  /* somebody sleeps for the page lock */
+};
+
+/*
+ * (A) atomic (O) set by the owner while nobody else can see the page (P) LOCK_PCP or LOCK_BUDDY while free
+ *
+ * `word` holds, in one atomic so that a pin is one locked operation:
+ *     63            48 47            32 31                             0
+ *    +----------------+----------------+--------------------------------+
+ *    |  pin account   |   pin count    |      references (B.5)          |
+ *    +----------------+----------------+--------------------------------+
+ * One pin adds 1 to the pin count and 1,024 to the references. The count is exact; the public question
+ * ucow_page_maybe_dma_pinned looks at the references alone and keeps Linux's false positives.
+ */
+struct ucow_page {
+	_Atomic uint64_t word;     /* (A) */
+	_Atomic uint32_t mapcount; /* (A) entries that map the page */
+	_Atomic uint32_t flags;    /* (A) enum page_flag */
+	uint16_t pool;             /* fixed: index of the pool */
+	uint16_t memcg;            /* reserved for charging */
+	uint32_t reserved;         /* room for large folios' pin count */
+	void *mapping;             /* (O) the object of a shared page; reserved for the rmap of an anon page */
+	uint64_t index : 48;       /* (O) page number in its object or, anon, of its first address */
+	uint64_t order : 8;        /* (P) of a free block */
+	uint64_t node : 8;         /* fixed */
+	uint64_t private_data;     /* reserved for the swap entry */
+	struct list link;          /* (P) free list; later the LRU */
+};
+static_assert(sizeof(struct ucow_page) == 64, "the descriptor of a page takes 64 bytes");
+
+#define PAGE_REF_MASK     0xffffffffu
+#define PAGE_REF_MAX      0x7fffffffu
+#define PAGE_ONE_PIN      (((uint64_t)1 << 32) + UCOW_GUP_PIN_COUNTING_BIAS)
+#define PAGE_PIN_MAX      0xffffu
+#define PIN_ACCOUNT_NONE  0u
+#define PIN_ACCOUNT_MANY  0xffffu /* pins of several accounts: see pins.c */
+#define PIN_ACCOUNT_LIMIT 0xffffu
+
+/* One thread slot's stock of single frames. */
+#define FRAME_CACHE_PAGES 64
+#define FRAME_CACHE_BATCH 32
+struct frame_cache {
+	struct spin lock;       /* LOCK_PCP */
+	_Atomic uint32_t count; /* written under the lock */
+	struct ucow_page *pages[FRAME_CACHE_PAGES];
+} __attribute__((aligned(64)));
+
+struct pin_account;
+struct pin_shares;
+#define FRAME_PIN_BUCKETS 1024
+
+struct frame_pool {
+	char *ram;                   /* fixed: host address of frame 0, 2 MiB aligned */
+	struct ucow_page *pages;     /* fixed: descriptors */
+	uint64_t npages;             /* fixed: maximum, a multiple of FRAME_BLOCK_PAGES */
+	uint16_t id;                 /* fixed: index into frame_pools */
+	bool poison;                 /* fixed */
+	bool keep;                   /* fixed: never give blocks back */
+	struct ucow_page *zero_page; /* fixed */
+	struct inject *inject;       /* fixed: the machine's */
+	struct counters *counters;   /* fixed: the machine's */
+
+	struct spin lock;                      /* LOCK_BUDDY; guards the next group */
+	struct list free[FRAME_MAX_ORDER + 1]; /* committed blocks by order */
+	struct list cold;                      /* blocks given back to the host (their head pages) */
+	uint64_t next_block;                   /* blocks from here on were never committed */
+	uint64_t free_pages;                   /* in free[] */
+	uint64_t free_blocks;                  /* in free[FRAME_MAX_ORDER] */
+	uint64_t committed_blocks;
+
+	struct frame_cache caches[THREAD_SLOTS];
+
+	struct mutex pins_lock;        /* LOCK_PINS; guards the next group */
+	struct pin_account **accounts; /* by number */
+	unsigned next_account;
+	struct pin_shares *shares[FRAME_PIN_BUCKETS]; /* pins of pages that several accounts have pinned */
+};
+
+/* Every pool by its id; a page finds its pool here. Written under a lock of frame.c, read by holders of pages. */
+#define FRAME_POOLS 1024
+extern struct frame_pool *frame_pools[FRAME_POOLS];
+
+/* ---- pool ---- */
+
+/*
+ * frame_pool_init - reserve RAM for @nbytes (a multiple of 2 MiB), nothing committed but the block of the zero page.
+ * Returns: 0; -ENOMEM (address space, memory, or too many pools).
+ */
+int frame_pool_init(struct frame_pool *pool, uint64_t nbytes, struct inject *inject, struct counters *counters,
+		    bool poison, bool keep);
+/* frame_pool_destroy - Requires: no frame in use but the zero page. */
+void frame_pool_destroy(struct frame_pool *pool);
+/* frame_pool_used - frames in use, the zero page not counted. Thread: any; exact when nobody allocates or frees. */
+uint64_t frame_pool_used(struct frame_pool *pool);
+
+enum frame_want { FRAME_ANY = 0, FRAME_ZEROED = 1 };
+
+/*
+ * frame_alloc - one frame with one reference, no flags; its bytes are zero with FRAME_ZEROED, else arbitrary.
+ * Returns: NULL when RAM is exhausted, the host has no memory, or injection says so. Thread: any; locks up to
+ * LOCK_TABLE may be held, but committing a block is a slow system call: the fault path allocates without table locks.
+ */
+struct ucow_page *frame_alloc(struct frame_pool *pool, enum frame_want want);
+
+/* buddy_alloc_batch - up to @n single frames into @pages. Returns: how many. */
+unsigned buddy_alloc_batch(struct frame_pool *pool, struct ucow_page **pages, unsigned n);
+void buddy_free_batch(struct frame_pool *pool, struct ucow_page *const *pages, unsigned n);
+/* buddy.c: blocks of 2^order frames, references not touched. */
+struct ucow_page *buddy_alloc(struct frame_pool *pool, unsigned order);
+void buddy_free(struct frame_pool *pool, struct ucow_page *page, unsigned order);
+/* buddy_check - recount the free lists. Returns: NULL or what is wrong. */
+const char *buddy_check(struct frame_pool *pool);
+
+/* frame_poison_check - whether a freed, poisoned frame still holds the poison. */
+bool frame_poison_check(const struct ucow_page *page);
+
+/* ---- a page ---- */
+
+static inline struct frame_pool *page_pool(const struct ucow_page *page)
+{
+	return frame_pools[page->pool];
+}
+
+static inline uint64_t page_to_pfn(const struct ucow_page *page)
+{
+	return (uint64_t)(page - page_pool(page)->pages);
+}
+
+static inline struct ucow_page *pfn_to_page(const struct frame_pool *pool, uint64_t pfn)
+{
+	UCOW_BUG_ON(pfn >= pool->npages);
+	return &pool->pages[pfn];
+}
+
+static inline void *page_bytes(const struct ucow_page *page)
+{
+	const struct frame_pool *pool = page_pool(page);
+
+	return pool->ram + ((uint64_t)(page - pool->pages) << UCOW_PAGE_SHIFT);
+}
+
+static inline bool page_is(const struct ucow_page *page, enum page_flag flag)
+{
+	return atomic_load_explicit(&page->flags, memory_order_relaxed) & flag;
+}
+
+static inline void page_set(struct ucow_page *page, uint32_t flags)
+{
+	atomic_fetch_or_explicit(&page->flags, flags, memory_order_relaxed);
+}
+
+static inline void page_clear(struct ucow_page *page, uint32_t flags)
+{
+	atomic_fetch_and_explicit(&page->flags, ~flags, memory_order_relaxed);
+}
+
+static inline uint32_t page_refcount(const struct ucow_page *page)
+{
+	/* Acquire: whoever dropped the other references has finished with the bytes. */
+	return (uint32_t)(atomic_load_explicit(&page->word, memory_order_acquire) & PAGE_REF_MASK);
+}
+
+static inline uint32_t page_mapcount(const struct ucow_page *page)
+{
+	return atomic_load_explicit(&page->mapcount, memory_order_acquire);
+}
+
+/* B.5: an order-0 page may be pinned when it has a pin's worth of references. */
+static inline bool page_maybe_pinned(const struct ucow_page *page)
+{
+	return page_refcount(page) >= UCOW_GUP_PIN_COUNTING_BIAS && !page_is(page, PAGE_ZERO);
+}
+
+static inline uint32_t page_pincount(const struct ucow_page *page)
+{
+	return (uint32_t)(atomic_load_explicit(&page->word, memory_order_relaxed) >> 32) & 0xffff;
+}
+
+/* page_get - one more reference. Requires: the caller has one, or the page cannot go away. */
+static inline void page_get(struct ucow_page *page)
+{
+	uint64_t before = atomic_fetch_add_explicit(&page->word, 1, memory_order_relaxed);
+
+	UCOW_BUG_ON((before & PAGE_REF_MASK) == 0 || (before & PAGE_REF_MASK) >= PAGE_REF_MAX);
+	(void)before;
+}
+
+/* page_try_get - page_get that declines when the count is near overflow. Returns: 0; -ENOMEM. */
+int page_try_get(struct ucow_page *page);
+
+void page_free(struct ucow_page *page);
+
+/* page_put - one reference less; the last one frees the frame. */
+static inline void page_put(struct ucow_page *page)
+{
+	uint64_t before = atomic_fetch_sub_explicit(&page->word, 1, memory_order_acq_rel);
+
+	UCOW_BUG_ON((before & PAGE_REF_MASK) == 0);
+	if ((before & PAGE_REF_MASK) == 1)
+		page_free(page);
+}
+
+/* page_map / page_unmap - count one entry that maps the page; references are separate (invariant 7). */
+static inline void page_map(struct ucow_page *page)
+{
+	atomic_fetch_add_explicit(&page->mapcount, 1, memory_order_relaxed);
+}
+
+/* page_init_mapped - flags and first mapping of a frame that nobody else can see yet: no locked operation needed. */
+static inline void page_init_mapped(struct ucow_page *page, uint32_t flags)
+{
+	atomic_store_explicit(&page->flags, flags, memory_order_relaxed);
+	atomic_store_explicit(&page->mapcount, 1, memory_order_relaxed);
+}
+
+static inline void page_unmap(struct ucow_page *page)
+{
+	uint32_t before = atomic_fetch_sub_explicit(&page->mapcount, 1, memory_order_release);
+
+	UCOW_BUG_ON(before == 0);
+	(void)before;
+}
+
+/* ---- page lock ---- */
+
+static inline bool page_trylock(struct ucow_page *page)
+{
+	return !(atomic_fetch_or_explicit(&page->flags, PAGE_LOCKED, memory_order_acquire) & PAGE_LOCKED);
+}
+
+/* page_lock - wait for the lock. Requires: no spin lock held, a reference on @page. */
+void page_lock(struct ucow_page *page);
+void page_unlock(struct ucow_page *page);
+
+/* ---- pins (pins.c) ---- */
+
+/*
+ * An account counts, exactly, the pins that one space has taken; it outlives the space until the last one is released.
+ * Unpinning needs neither the space nor its account: the page names the account.
+ */
+struct pin_account {
+	_Atomic uint64_t state; /* pins outstanding, and PIN_ACCOUNT_OPEN while the space lives */
+	_Atomic uint64_t limit; /* most pins; 0: none */
+	struct frame_pool *pool;
+	uint16_t id;
+};
+#define PIN_ACCOUNT_OPEN ((uint64_t)1 << 63)
+
+/* pin_account_create - Returns: NULL when memory or account numbers are exhausted. */
+struct pin_account *pin_account_create(struct frame_pool *pool, uint64_t limit);
+/* pin_account_close - the space is gone; the account goes with its last pin. NULL is allowed. */
+void pin_account_close(struct pin_account *account);
+/* pin_account_reserve - count up to @npages pins ahead. Returns: how many fit under the limit. */
+uint64_t pin_account_reserve(struct pin_account *account, uint64_t npages);
+/* pin_account_release - take back what was reserved and not used, or unpinned. */
+void pin_account_release(struct pin_account *account, uint64_t npages);
+static inline uint64_t pin_account_count(const struct pin_account *account)
+{
+	return atomic_load_explicit(&account->state, memory_order_relaxed) & ~PIN_ACCOUNT_OPEN;
+}
+
+/*
+ * page_pin - pin for @account, whose count the caller has reserved. Requires: the page cannot go away meanwhile.
+ * Returns: 0; -ENOMEM (a count would overflow).
+ */
+int page_pin(struct ucow_page *page, struct pin_account *account);
+/* page_unpin - Returns: the account whose pin this was; the caller releases its count. */
+struct pin_account *page_unpin(struct ucow_page *page);
+
+#endif

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * get_user_pages: find the page behind each address, fault where the policy asks for it, take a get or a pin. The fast
+ * forms share the slow path's locks for now and keep its contract. Semantics.md B.5.
+ */
+#include "fault/fault.h"
+
+#include <ucow/gup.h>
+
+#include <errno.h>
+
+#define FOLL_PUBLIC                                                                                    \
+	(UCOW_FOLL_WRITE | UCOW_FOLL_FORCE | UCOW_FOLL_LONGTERM | UCOW_FOLL_NOFAULT | UCOW_FOLL_ANON | \
+	 UCOW_FOLL_HONOR_NUMA_FAULT)
+#define FOLL_FAST                                                                                                  \
+	(UCOW_FOLL_WRITE | UCOW_FOLL_FORCE | UCOW_FOLL_LONGTERM | UCOW_FOLL_NOFAULT | UCOW_FOLL_HONOR_NUMA_FAULT | \
+	 UCOW_FOLL_FAST_ONLY)
+
+struct gup {
+	struct ucow_mm *mm;
+	struct ucow_page **pages;
+	size_t npages, done;
+	uint64_t start;
+	unsigned flags;              /* UCOW_FOLL_* */
+	struct pin_account *account; /* pins; NULL: gets */
+	struct vma *vma;             /* the mapping of the current address */
+	bool faulted;                /* a write fault for the current address has completed */
+};
+
+/* What follow says of one entry, beside the policy's actions. */
+enum follow { FOLLOW_TAKEN, FOLLOW_FAULT_READ, FOLLOW_FAULT_WRITE, FOLLOW_FAULT_UNSHARE, FOLLOW_OVERFLOW };
+
+static bool wants(const struct gup *gup, unsigned flag)
+{
+	return gup->flags & flag;
+}
+
+/* ---- the mapping (check_vma_flags) ---- */
+
+static bool vma_permits(const struct gup *gup, const struct vma *vma)
+{
+	if (vma->flags & VMA_PFNMAP)
+		return false;
+	if (wants(gup, UCOW_FOLL_ANON) && !vma_is_cow(vma))
+		return false;
+	if (wants(gup, UCOW_FOLL_WRITE))
+		return (vma->flags & VMA_WRITE) || (wants(gup, UCOW_FOLL_FORCE) && vma_is_cow(vma));
+	return (vma->flags & VMA_READ) || wants(gup, UCOW_FOLL_FORCE);
+}
+
+/* The mapping of @va into gup->vma. Returns: 0; -EFAULT. */
+static int enter_vma(struct gup *gup, uint64_t va)
+{
+	if (gup->vma && va >= gup->vma->start && va < gup->vma->end)
+		return 0;
+	gup->vma = va < UCOW_ADDRESS_LIMIT ? vma_at(&gup->mm->vmas, va) : NULL;
+	return gup->vma && vma_permits(gup, gup->vma) ? 0 : -EFAULT;
+}
+
+/* ---- one entry ---- */
+
+static enum gup_action judge(const struct gup *gup, struct pte pte, const struct ucow_page *page)
+{
+	const struct gup_facts facts = {
+		.write = wants(gup, UCOW_FOLL_WRITE),
+		.force = wants(gup, UCOW_FOLL_FORCE),
+		.pin = gup->account,
+		.longterm = wants(gup, UCOW_FOLL_LONGTERM),
+		.entry_writable = pte_is_writable(pte),
+		.entry_dirty = pte_is_dirty(pte),
+		.vma_writable = gup->vma->flags & VMA_WRITE,
+		.cow_mapping = vma_is_cow(gup->vma),
+		.anon = page && page_is(page, PAGE_ANON),
+		.exclusive = page && page_is(page, PAGE_EXCLUSIVE),
+		.faulted = gup->faulted,
+	};
+
+	return gup->mm->machine->policy->gup(&facts);
+}
+
+/* Take the reference. The zero page only pretends: it is never counted (B.5). */
+static int take(struct gup *gup, struct ucow_page *page)
+{
+	if (page_is(page, PAGE_ZERO))
+		return 0;
+	return gup->account ? page_pin(page, gup->account) : page_try_get(page);
+}
+
+/* FOLL_TOUCH: the device's access is an access. */
+static void touch(const struct gup *gup, struct table *leaf, uint64_t va, struct pte pte)
+{
+	struct pte touched = pte_mkyoung(wants(gup, UCOW_FOLL_WRITE) ? pte_mkdirty(pte) : pte);
+
+	if (!pte_is_same(touched, pte))
+		leaf_set(leaf, va, touched);
+}
+
+/* Requires: the leaf's lock. */
+static enum follow follow(struct gup *gup, struct table *leaf, uint64_t va)
+{
+	struct frame_pool *frames = &gup->mm->machine->frames;
+	struct pte pte = leaf_get(leaf, va);
+	struct ucow_page *page;
+
+	if (!pte_is_present(pte))
+		return wants(gup, UCOW_FOLL_WRITE) ? FOLLOW_FAULT_WRITE : FOLLOW_FAULT_READ;
+	if (pte_is_protnone(pte) && wants(gup, UCOW_FOLL_HONOR_NUMA_FAULT) && vma_is_accessible(gup->vma))
+		return FOLLOW_FAULT_READ;
+	page = pfn_to_page(frames, pte_frame(pte));
+	switch (judge(gup, pte, pte_has_page(pte) ? page : NULL)) {
+	case GUP_FAULT_WRITE:
+		return FOLLOW_FAULT_WRITE;
+	case GUP_FAULT_UNSHARE:
+		return FOLLOW_FAULT_UNSHARE;
+	case GUP_TAKE:
+		break;
+	}
+	if (take(gup, page))
+		return FOLLOW_OVERFLOW;
+	touch(gup, leaf, va, pte);
+	gup->pages[gup->done++] = page;
+	gup->faulted = false;
+	return FOLLOW_TAKEN;
+}
+
+/* Take what can be taken below one leaf without a fault, up to the mapping's end. */
+static enum follow follow_leaf(struct gup *gup, struct table *leaf, uint64_t va, uint64_t end)
+{
+	enum follow result = FOLLOW_TAKEN;
+
+	table_lock(leaf);
+	while (va < end && gup->done < gup->npages && result == FOLLOW_TAKEN) {
+		result = follow(gup, leaf, va);
+		va += UCOW_PAGE_SIZE;
+	}
+	table_unlock(leaf);
+	return result;
+}
+
+/* ---- the loop (__get_user_pages) ---- */
+
+/* FAULT_WRITE where the policy breaks COW for a read: not possible on a shared mapping, which policies never ask for.
+ */
+static unsigned fault_flags(enum follow need)
+{
+	switch (need) {
+	case FOLLOW_FAULT_WRITE:
+		return FAULT_WRITE;
+	case FOLLOW_FAULT_UNSHARE:
+		return FAULT_UNSHARE;
+	case FOLLOW_FAULT_READ:
+	case FOLLOW_TAKEN:
+	case FOLLOW_OVERFLOW:
+		break;
+	}
+	return FAULT_READ;
+}
+
+static int fault_in(struct gup *gup, uint64_t va, enum follow need)
+{
+	enum fault_result result;
+
+	if (need == FOLLOW_OVERFLOW)
+		return -ENOMEM;
+	if (wants(gup, UCOW_FOLL_NOFAULT | UCOW_FOLL_FAST_ONLY))
+		return -EFAULT;
+	result = fault_handle(gup->mm, gup->vma, va, fault_flags(need));
+	gup->faulted = result == FAULT_DONE && need == FOLLOW_FAULT_WRITE;
+	return result == FAULT_SIGBUS ? -EFAULT : fault_errno(result);
+}
+
+/* One step: what one leaf gives, or one fault. Requires: mmap_lock. */
+static int step(struct gup *gup)
+{
+	uint64_t va = gup->start + ((uint64_t)gup->done << UCOW_PAGE_SHIFT);
+	enum follow need = wants(gup, UCOW_FOLL_WRITE) ? FOLLOW_FAULT_WRITE : FOLLOW_FAULT_READ;
+	struct table *leaf;
+	int error;
+
+	error = enter_vma(gup, va);
+	if (error)
+		return error;
+	leaf = table_find_leaf(gup->mm->root, va);
+	if (leaf)
+		need = follow_leaf(gup, leaf, va, table_leaf_end(va, gup->vma->end));
+	if (need == FOLLOW_TAKEN)
+		return 0;
+	return fault_in(gup, gup->start + ((uint64_t)gup->done << UCOW_PAGE_SHIFT), need);
+}
+
+static int run(struct gup *gup)
+{
+	int error = 0;
+
+	rwlock_read_lock(&gup->mm->mmap_lock);
+	while (!error && gup->done < gup->npages)
+		error = step(gup);
+	rwlock_read_unlock(&gup->mm->mmap_lock);
+	return gup->done || wants(gup, UCOW_FOLL_FAST_ONLY) ? 0 : error;
+}
+
+/* References that count: the zero page only pretends. */
+static size_t counted(struct ucow_page *const *pages, size_t npages)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < npages; i++)
+		n += !page_is(pages[i], PAGE_ZERO);
+	return n;
+}
+
+static long get_pages(struct gup *gup)
+{
+	int error = run(gup);
+
+	count_add(&gup->mm->machine->counters, UCOW_COUNTER_GETS, counted(gup->pages, gup->done));
+	return error ? error : (long)gup->done;
+}
+
+/* The pins are reserved ahead, so that the limit holds exactly whoever else pins. */
+static long pin_pages(struct gup *gup)
+{
+	uint64_t reserved, taken;
+	int error;
+
+	atomic_store(&gup->mm->has_pinned, true);
+	gup->account = mm_pin_account(gup->mm);
+	if (!gup->account)
+		return -ENOMEM;
+	reserved = pin_account_reserve(gup->account, gup->npages);
+	if (!reserved)
+		return -ENOMEM;
+	gup->npages = reserved;
+	error = run(gup);
+	taken = counted(gup->pages, gup->done);
+	pin_account_release(gup->account, reserved - taken);
+	count_add(&gup->mm->machine->counters, UCOW_COUNTER_PINS, taken);
+	return error ? error : (long)gup->done;
+}
+
+/* ---- the six forms ---- */
+
+static long gup_common(struct ucow_mm *mm, uint64_t va, size_t npages, unsigned flags, unsigned allowed, bool pin,
+		       struct ucow_page **pages)
+{
+	struct gup gup = {.mm = mm, .pages = pages, .npages = npages, .start = va & UCOW_PAGE_MASK, .flags = flags};
+
+	if (!mm || !npages || !pages || (flags & ~allowed) || (!pin && (flags & UCOW_FOLL_LONGTERM)))
+		return -EINVAL;
+	return pin ? pin_pages(&gup) : get_pages(&gup);
+}
+
+long ucow_get_user_pages(struct ucow_cpu *cpu, uint64_t va, size_t npages, unsigned flags, struct ucow_page **pages)
+{
+	return gup_common(cpu->mm, va, npages, flags, FOLL_PUBLIC, false, pages);
+}
+
+long ucow_get_user_pages_fast(struct ucow_cpu *cpu, uint64_t va, size_t npages, unsigned flags,
+			      struct ucow_page **pages)
+{
+	return gup_common(cpu->mm, va, npages, flags, FOLL_FAST, false, pages);
+}
+
+long ucow_get_user_pages_remote(struct ucow_mm *mm, uint64_t va, size_t npages, unsigned flags,
+				struct ucow_page **pages)
+{
+	return gup_common(mm, va, npages, flags, FOLL_PUBLIC, false, pages);
+}
+
+long ucow_pin_user_pages(struct ucow_cpu *cpu, uint64_t va, size_t npages, unsigned flags, struct ucow_page **pages)
+{
+	return gup_common(cpu->mm, va, npages, flags, FOLL_PUBLIC, true, pages);
+}
+
+long ucow_pin_user_pages_fast(struct ucow_cpu *cpu, uint64_t va, size_t npages, unsigned flags,
+			      struct ucow_page **pages)
+{
+	return gup_common(cpu->mm, va, npages, flags, FOLL_FAST, true, pages);
+}
+
+long ucow_pin_user_pages_remote(struct ucow_mm *mm, uint64_t va, size_t npages, unsigned flags,
+				struct ucow_page **pages)
+{
+	return gup_common(mm, va, npages, flags, FOLL_PUBLIC, true, pages);
+}
+
+/* ---- release ---- */
+
+static void release_run(struct pin_account *account, uint64_t length)
+{
+	if (!account)
+		return;
+	count_add(account->pool->counters, UCOW_COUNTER_UNPINS, length);
+	pin_account_release(account, length);
+}
+
+/* Consecutive pages nearly always belong to one account: settle with it once a run. */
+void ucow_unpin_user_pages(struct ucow_page *const *pages, size_t npages)
+{
+	struct pin_account *account = NULL;
+	uint64_t length = 0;
+
+	for (size_t i = 0; i < npages; i++) {
+		struct pin_account *owner;
+
+		if (page_is(pages[i], PAGE_ZERO))
+			continue;
+		owner = page_unpin(pages[i]);
+		if (owner != account) {
+			release_run(account, length);
+			account = owner;
+			length = 0;
+		}
+		length++;
+	}
+	release_run(account, length);
+}
+
+void ucow_unpin_user_pages_dirty_lock(struct ucow_page *const *pages, size_t npages, bool make_dirty)
+{
+	if (make_dirty)
+		for (size_t i = 0; i < npages; i++)
+			if (!page_is(pages[i], PAGE_DIRTY | PAGE_ZERO))
+				page_set(pages[i], PAGE_DIRTY);
+	ucow_unpin_user_pages(pages, npages);
+}
+
+void ucow_put_pages(struct ucow_page *const *pages, size_t npages)
+{
+	for (size_t i = 0; i < npages; i++) {
+		if (page_is(pages[i], PAGE_ZERO))
+			continue;
+		count(page_pool(pages[i])->counters, UCOW_COUNTER_PUTS);
+		page_put(pages[i]);
+	}
+}
+
+/* ---- pages ---- */
+
+void *ucow_page_address(const struct ucow_page *page)
+{
+	return page_bytes(page);
+}
+
+bool ucow_page_maybe_dma_pinned(const struct ucow_page *page)
+{
+	return page_maybe_pinned(page);
+}
+
+bool ucow_page_trylock(struct ucow_page *page)
+{
+	return page_trylock(page);
+}
+
+void ucow_page_unlock(struct ucow_page *page)
+{
+	page_unlock(page);
+}

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One run of a litmus test on the live kernel, as the files kernel_*.c share it.
+ *
+ *   caller ── supervisor     one per run; holds devices, pipes and files, looks at /proc, ends everybody
+ *                ├── A       participants; each is the supervisor's own child, whoever forked it, and
+ *                ├── B       carries out commands that come over its channel (kernel_agent.h)
+ *
+ * The supervisor touches no page under test: devices reach them through the kernel's own references.
+ *
+ * A step returns an *outcome*, in the coding of struct stmt.error: 0, an errno value (positive), LITMUS_SIGSEGV or
+ * LITMUS_SIGBUS; or STEP_ENDED when it has told the result already (a break, an error, a test to skip), and
+ * STEP_SKIPPED when a check could not be made.
+ */
+#ifndef LITMUS_KERNEL_H
+#define LITMUS_KERNEL_H
+
+#include "judge.h"
+#include "kernel_agent.h"
+#include "run.h"
+
+#include <limits.h>
+#include <pthread.h>
+
+#define STEP_ENDED   INT_MIN
+#define STEP_SKIPPED (INT_MIN + 1)
+
+struct kernel_participant {
+	pid_t pid;   /* 0: not forked yet */
+	int channel; /* of its main thread; -1 when it is gone */
+};
+
+enum kernel_handle_state { KERNEL_UNBOUND, KERNEL_HELD, KERNEL_RELEASED };
+
+/* A pin (a ring with one fixed buffer), a get or a splice (a pipe). */
+struct kernel_handle {
+	pthread_mutex_t lock; /* lanes may use one handle at a time */
+	enum kernel_handle_state state;
+	uint64_t npages;
+	uint64_t offset; /* of the place, into each page */
+	struct kernel_device *device;
+	int pipe;             /* its reading end; -1 when closed */
+	unsigned char *bytes; /* what the pipe held when it was drained, page after page */
+};
+
+/* What stands behind names[i] of the test; which member, the name's kind says. */
+union kernel_object {
+	struct kernel_participant participant;
+	struct kernel_handle handle;
+	uint64_t va; /* regions: chosen before the first process starts */
+	int file;    /* opened O_DIRECT; -1: not made yet */
+};
+
+/* What can be seen here of the kernel's pages (kernel_observe.c). */
+struct kernel_eyes {
+	bool frames;           /* frame numbers are shown */
+	int kpageflags;        /* -1: not readable */
+	int kpagecount;        /* -1: not readable */
+	unsigned major, minor; /* the kernel's version */
+};
+
+struct kernel_run {
+	const struct litmus *litmus;
+	const struct run_options *options;
+	struct run_result *result;   /* (L) */
+	pthread_mutex_t result_lock; /* L */
+	_Atomic bool over;           /* the verdict stands: start nothing more */
+	uint64_t deadline_ns;
+	union kernel_object *objects;      /* one a name */
+	uint64_t window_start, window_end; /* all regions lie in between, and nothing else does */
+	struct meeting *meeting;
+	struct kernel_eyes eyes;
+	int *cpus; /* that participants may use; the first is everybody's outside lanes */
+	size_t ncpus;
+};
+
+/* One lane of a `parallel` block, driven by a thread of the supervisor. */
+struct kernel_lane {
+	struct kernel_run *run;
+	unsigned number;
+	const struct stmt *stmts; /* the block's, all lanes */
+	size_t nstmts;
+	uint32_t meet, delay_ns; /* for the first command; then 0 */
+	int *channels;           /* by name: this lane's own thread of the participant, or -1: its main thread */
+	pthread_t thread;
+};
+
+/* A statement being done. */
+struct kernel_step {
+	struct kernel_run *run;
+	struct kernel_lane *lane; /* NULL outside `parallel` */
+	const struct stmt *stmt;
+};
+
+typedef int kernel_step_function(struct kernel_step *step);
+
+/* ---- kernel_plan.c ---- */
+
+/* kernel_unsupported - the first thing in the test that cannot be done here, in @why. Returns: whether there is one. */
+bool kernel_unsupported(const struct litmus *litmus, char *why, size_t size);
+
+/* ---- kernel_supervise.c ---- */
+
+/* kernel_supervise - run the test in this process, which is nobody else's; end and reap everybody; fill @result. */
+void kernel_supervise(const struct litmus *litmus, const struct run_options *options, struct run_result *result);
+
+/* ---- kernel_result.c: the result, from any lane ---- */
+
+/* Each tells the result, once, ends the run, and returns STEP_ENDED. */
+int kernel_break(struct kernel_step *step, const char *saw, ...) __attribute__((format(printf, 2, 3)));
+int kernel_error(struct kernel_step *step, const char *reason, ...) __attribute__((format(printf, 2, 3)));
+int kernel_skip_test(struct kernel_step *step, const char *reason, ...) __attribute__((format(printf, 2, 3)));
+/* kernel_skip_check - count a check that cannot be made. Returns: STEP_SKIPPED. */
+int kernel_skip_check(struct kernel_step *step, const char *reason, ...) __attribute__((format(printf, 2, 3)));
+/* kernel_judge - count @step's statement if it was a check, and judge how it ended. */
+void kernel_judge(struct kernel_step *step, int outcome);
+
+/* ---- kernel_process.c ---- */
+
+/* kernel_start_first - fork process A. Returns: 0; an errno value. */
+int kernel_start_first(struct kernel_run *run);
+/* kernel_look_for_dead - an error if a participant has died that was not told to, though nobody missed it. */
+void kernel_look_for_dead(struct kernel_step *step);
+/* kernel_end_all - end and reap every process of the run. Returns: whether all are gone. */
+bool kernel_end_all(struct kernel_run *run);
+/* kernel_participant - names[@name], which must be alive. NULL after an error. */
+struct kernel_participant *kernel_participant(struct kernel_step *step, int name);
+/*
+ * kernel_call - let participant @name carry out @command, with descriptor @fd (or -1) beside it; the answer is in
+ * @reply. Returns: the answer's error; STEP_ENDED when there was none in time, or the participant died.
+ */
+int kernel_call(struct kernel_step *step, int name, struct agent_command *command, int fd, struct agent_reply *reply);
+/* kernel_call_on - the same on one of its channels, whatever the lane. */
+int kernel_call_on(struct kernel_step *step, int name, int channel, struct agent_command *command, int fd,
+		   struct agent_reply *reply);
+kernel_step_function kernel_fork, kernel_exit;
+
+/* ---- kernel_lanes.c ---- */
+
+/* kernel_run_block - run the lanes of the block that @stmts are. */
+void kernel_run_block(struct kernel_run *run, const struct stmt *stmts, size_t nstmts);
+
+/* ---- kernel_steps.c ---- */
+
+/* kernel_is_driven - whether there is code for statements and checks of @kind. */
+bool kernel_is_driven(enum stmt_kind kind);
+/* kernel_statement - do one statement or check, and judge its outcome. */
+void kernel_statement(struct kernel_step *step);
+/* kernel_va - the address of page @page of @place, offset included. */
+uint64_t kernel_va(const struct kernel_run *run, const struct place *place, uint64_t page);
+/* kernel_held - the handle that @step uses, locked. NULL: nothing was ever bound (*outcome 0), or an error was told. */
+struct kernel_handle *kernel_held(struct kernel_step *step, int *outcome);
+/* kernel_let_go - unlock it. */
+void kernel_let_go(struct kernel_handle *handle);
+/* kernel_release - give back what @handle holds, if anything. */
+void kernel_release(struct kernel_handle *handle);
+
+/* ---- checks: kernel_check.c ---- */
+
+kernel_step_function kernel_check_reads, kernel_check_handle_reads, kernel_check_file_reads, kernel_check_pages,
+	kernel_check_flag, kernel_check_same, kernel_check_mapcount, kernel_check_rss, kernel_check_count, kernel_peek;
+
+/* ---- kernel_pin.c: devices ---- */
+
+kernel_step_function kernel_pin, kernel_device_write;
+/* kernel_device_read - @nbytes that the device sees at @offset of page @page. Returns: 0; an errno value. */
+int kernel_device_read(struct kernel_device *device, uint64_t page, uint64_t offset, void *bytes, size_t nbytes);
+/* kernel_device_close - unpin, and give the ring up. NULL does nothing. */
+void kernel_device_close(struct kernel_device *device);
+
+/* ---- kernel_pipe.c: plain references ---- */
+
+/* get (kept: reading looks at a duplicate) and splice (reading drains). */
+kernel_step_function kernel_splice;
+/* kernel_pipe_close - put the pages. Does nothing where there is no pipe. */
+void kernel_pipe_close(struct kernel_handle *handle);
+/* kernel_pipe_read - make handle->bytes hold what the pipe's pages hold. Returns: 0; an errno value. */
+int kernel_pipe_read(struct kernel_handle *handle, bool drain);
+
+/* ---- kernel_file.c: O_DIRECT files ---- */
+
+kernel_step_function kernel_define_file, kernel_direct_out, kernel_direct_in;
+/* kernel_file_read - the bytes of page @page of @file. Returns: 0; an errno value. */
+int kernel_file_read(int file, uint64_t page, char bytes[KERNEL_PAGE]);
+
+/* ---- kernel_observe.c: /proc ---- */
+
+struct kernel_page {
+	uint64_t entry;    /* of pagemap */
+	uint64_t frame;    /* 0: not present, or not shown */
+	uint64_t flags;    /* of kpageflags, if shown */
+	uint64_t mapcount; /* of kpagecount, if shown */
+};
+#define PAGEMAP_UFFD_WP (UINT64_C(1) << 57)
+#define PAGEMAP_SWAPPED (UINT64_C(1) << 62)
+#define PAGEMAP_PRESENT (UINT64_C(1) << 63)
+#define PAGE_ANON       (UINT64_C(1) << 12)
+#define PAGE_COMPOUND   (UINT64_C(3) << 15)
+#define PAGE_HUGETLB    (UINT64_C(1) << 17)
+#define PAGE_KSM        (UINT64_C(1) << 21)
+#define PAGE_THP        (UINT64_C(1) << 22)
+#define PAGE_ZERO       (UINT64_C(1) << 24)
+#define PAGE_EXCLUSIVE  (UINT64_C(1) << 34) /* of anonymous base pages, since 5.19 */
+
+void kernel_open_eyes(struct kernel_eyes *eyes);
+void kernel_close_eyes(struct kernel_eyes *eyes);
+/* kernel_blind - why frame numbers and flags cannot be seen here, or NULL. */
+const char *kernel_blind(const struct kernel_eyes *eyes);
+/* kernel_blind_to_exclusive - the same for the exclusive flag. */
+const char *kernel_blind_to_exclusive(const struct kernel_eyes *eyes);
+/* kernel_look - what /proc says of the page that process @pid maps at @va. Returns: 0; an errno value. */
+int kernel_look(const struct kernel_eyes *eyes, pid_t pid, uint64_t va, struct kernel_page *page);
+/*
+ * kernel_covered - how many of the @npages pages from @va on lie, without a hole, in areas that @pid may use as @prot
+ * (PROT_*) says. Returns: 0; an errno value.
+ */
+int kernel_covered(pid_t pid, uint64_t va, uint64_t npages, int prot, uint64_t *covered);
+/* kernel_rss - resident pages of @pid in [@start, @end). Returns: 0; an errno value. */
+int kernel_rss(pid_t pid, uint64_t start, uint64_t end, uint64_t *npages);
+
+#endif

@@ -1,0 +1,595 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The agent: the code that runs inside each participant of a kernel run, and what it can do to its own memory and, by
+ * system calls, to that of others. Its stack and buffers lie far from the regions under test. Fork and threads are
+ * here; who is forked when, and what it means, is the supervisor's business.
+ */
+#include "kernel_agent.h"
+
+#include "litmus.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ  22
+#define MADV_POPULATE_WRITE 23
+#endif
+
+/* One serving thread of a participant: its main thread, or one that serves a lane. */
+struct agent {
+	int channel;
+	bool is_thread; /* ends alone when its channel closes; else the whole process ends */
+	pid_t supervisor;
+	struct meeting *meeting;
+	struct agent_thread *threads; /* that this one has started */
+	struct agent_command command;
+	struct agent_reply reply;
+	int fd; /* that came with the command; closed after it unless the operation takes it (-1) */
+};
+
+struct agent_thread {
+	struct agent agent;
+	pthread_t thread;
+	struct agent_thread *next;
+};
+
+/* ---- loads and stores that may fault ---- */
+
+static __thread sigjmp_buf *fault_escape;
+
+static void on_fault(int sig)
+{
+	if (fault_escape)
+		siglongjmp(*fault_escape, sig);
+	/* Not one of ours: let it happen again and end this process, so that the supervisor sees the signal. */
+	signal(sig, SIG_DFL);
+}
+
+static int catch_faults(void)
+{
+	struct sigaction action = {.sa_handler = on_fault};
+	sigset_t faults;
+
+	sigemptyset(&faults);
+	sigaddset(&faults, SIGSEGV);
+	sigaddset(&faults, SIGBUS);
+	if (sigaction(SIGSEGV, &action, NULL) || sigaction(SIGBUS, &action, NULL))
+		return errno;
+	return pthread_sigmask(SIG_UNBLOCK, &faults, NULL);
+}
+
+/* Run @access under the handler. Returns: 0, LITMUS_SIGSEGV or LITMUS_SIGBUS. */
+static int guarded(struct agent *agent, void (*access)(struct agent *agent))
+{
+	sigjmp_buf escape;
+	int error = 0;
+
+	switch (sigsetjmp(escape, 1)) {
+	case 0:
+		fault_escape = &escape;
+		access(agent);
+		break;
+	case SIGBUS:
+		error = LITMUS_SIGBUS;
+		break;
+	default:
+		error = LITMUS_SIGSEGV;
+		break;
+	}
+	fault_escape = NULL;
+	return error;
+}
+
+static volatile char *byte_at(uint64_t va)
+{
+	return (volatile char *)(uintptr_t)va;
+}
+
+static void store_bytes(struct agent *agent)
+{
+	const struct agent_command *command = &agent->command;
+
+	for (uint64_t page = 0; page < command->npages; page++)
+		for (uint32_t i = 0; i < command->nbytes; i++)
+			byte_at(command->va + page * KERNEL_PAGE)[i] = command->bytes[i];
+}
+
+static void touch_pages(struct agent *agent)
+{
+	const struct agent_command *command = &agent->command;
+
+	for (uint64_t page = 0; page < command->npages; page++)
+		(void)*byte_at(command->va + page * KERNEL_PAGE);
+}
+
+static void load_bytes(struct agent *agent)
+{
+	for (uint32_t i = 0; i < agent->command.wanted; i++)
+		agent->reply.bytes[i] = byte_at(agent->command.va)[i];
+}
+
+static int do_write(struct agent *agent)
+{
+	return guarded(agent, store_bytes);
+}
+
+static int do_touch(struct agent *agent)
+{
+	return guarded(agent, touch_pages);
+}
+
+static int do_load(struct agent *agent)
+{
+	int error = guarded(agent, load_bytes);
+
+	agent->reply.nbytes = error ? 0 : agent->command.wanted;
+	return error;
+}
+
+static uint64_t faults_so_far(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	return (uint64_t)usage.ru_minflt + (uint64_t)usage.ru_majflt;
+}
+
+/* A compare-exchange writes whatever the outcome, so the byte keeps its value and the store is real. */
+static uint64_t faults_of_store(volatile char *byte)
+{
+	uint64_t before = faults_so_far();
+	char value = 0;
+
+	__atomic_compare_exchange_n(byte, &value, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	return faults_so_far() - before;
+}
+
+static void count_faults_of_store(struct agent *agent)
+{
+	static volatile char mine;
+
+	faults_of_store(&mine); /* takes the faults of this code and of its own data */
+	agent->reply.value = faults_of_store(byte_at(agent->command.va));
+}
+
+static int do_store_faults(struct agent *agent)
+{
+	return guarded(agent, count_faults_of_store);
+}
+
+/* ---- calls on its own memory ---- */
+
+static void *pointer(uint64_t va)
+{
+	return (void *)(uintptr_t)va;
+}
+
+static size_t bytes_of(const struct agent_command *command)
+{
+	return command->npages * KERNEL_PAGE;
+}
+
+/* As MAP_POPULATE does: what cannot be populated (no access, no memory) is left for later faults. */
+static void populate(const struct agent_command *command)
+{
+	int advice = command->number & PROT_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
+
+	madvise(pointer(command->va), bytes_of(command), advice);
+}
+
+static int do_map(struct agent *agent)
+{
+	const struct agent_command *command = &agent->command;
+	int flags = MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | (command->flags & AGENT_SHARED ? MAP_SHARED : MAP_PRIVATE);
+	void *at = mmap(pointer(command->va), bytes_of(command), command->number, flags, -1, 0);
+
+	if (at == MAP_FAILED)
+		return errno;
+	if (at != pointer(command->va)) {
+		munmap(at, bytes_of(command));
+		return EEXIST;
+	}
+	/* The rules under test are those of base pages; without huge pages in the kernel this fails, and nothing is
+	 * lost. */
+	madvise(at, bytes_of(command), MADV_NOHUGEPAGE);
+	if (command->flags & AGENT_POPULATE)
+		populate(command);
+	return 0;
+}
+
+static int do_unmap(struct agent *agent)
+{
+	return munmap(pointer(agent->command.va), bytes_of(&agent->command)) ? errno : 0;
+}
+
+static int do_protect(struct agent *agent)
+{
+	const struct agent_command *command = &agent->command;
+
+	return mprotect(pointer(command->va), bytes_of(command), command->number) ? errno : 0;
+}
+
+static int do_move(struct agent *agent)
+{
+	const struct agent_command *command = &agent->command;
+	size_t nbytes = bytes_of(command);
+	void *moved = mremap(pointer(command->va), nbytes, nbytes, MREMAP_MAYMOVE | MREMAP_FIXED, pointer(command->to));
+
+	return moved == MAP_FAILED ? errno : 0;
+}
+
+static int do_advise(struct agent *agent)
+{
+	const struct agent_command *command = &agent->command;
+
+	return madvise(pointer(command->va), bytes_of(command), command->number) ? errno : 0;
+}
+
+/* ---- references and transfers ---- */
+
+/* Rings cannot travel beside a message (since 6.7): fetch the supervisor's. */
+static int fetch_ring(struct agent *agent, int *ring)
+{
+	int supervisor = (int)syscall(SYS_pidfd_open, agent->supervisor, 0);
+
+	if (supervisor < 0)
+		return errno;
+	*ring = (int)syscall(SYS_pidfd_getfd, supervisor, agent->command.number, 0);
+	close(supervisor);
+	return *ring < 0 ? errno : 0;
+}
+
+static int do_register(struct agent *agent)
+{
+	struct iovec buffer = {pointer(agent->command.va), bytes_of(&agent->command)};
+	int ring = -1, error = fetch_ring(agent, &ring);
+
+	if (error)
+		return error;
+	agent->reply.value = 1;
+	error = syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &buffer, 1) ? errno : 0;
+	close(ring);
+	return error;
+}
+
+/* The pipe has room for all; a page that cannot be taken ends the splice there, as it ends a get. */
+static int do_vmsplice(struct agent *agent)
+{
+	const struct agent_command *command = &agent->command;
+	ssize_t done;
+
+	while (agent->reply.value < bytes_of(command)) {
+		struct iovec rest = {pointer(command->va + agent->reply.value), bytes_of(command) - agent->reply.value};
+
+		done = vmsplice(agent->fd, &rest, 1, SPLICE_F_NONBLOCK);
+		if (done <= 0)
+			return agent->reply.value ? 0 : done ? errno : EFAULT;
+		agent->reply.value += (uint64_t)done;
+	}
+	return 0;
+}
+
+/*
+ * The pins of a transfer may be dropped a moment after the call has returned, by the interrupt that completed it: wait
+ * for a grace period, which no interrupt handler outlives.
+ */
+static int direct(struct agent *agent, ssize_t (*transfer)(struct agent *agent))
+{
+	ssize_t done = transfer(agent);
+	int error = done < 0 ? errno : 0;
+
+	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+	agent->reply.value = error ? 0 : (uint64_t)done;
+	return error;
+}
+
+static ssize_t to_file(struct agent *agent)
+{
+	const struct agent_command *command = &agent->command;
+
+	return pwrite(agent->fd, pointer(command->va), command->length, (off_t)command->to);
+}
+
+static ssize_t from_file(struct agent *agent)
+{
+	const struct agent_command *command = &agent->command;
+
+	return pread(agent->fd, pointer(command->va), command->length, (off_t)command->to);
+}
+
+static int do_direct_out(struct agent *agent)
+{
+	return direct(agent, to_file);
+}
+
+static int do_direct_in(struct agent *agent)
+{
+	return direct(agent, from_file);
+}
+
+/* ---- the memory of others ---- */
+
+static int open_memory(pid_t pid, int flags, int *fd)
+{
+	char path[40];
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
+	*fd = open(path, flags | O_CLOEXEC);
+	return *fd < 0 ? errno : 0;
+}
+
+static int do_peek(struct agent *agent)
+{
+	const struct agent_command *command = &agent->command;
+	int fd, error = open_memory(command->pid, O_RDONLY, &fd);
+	ssize_t got;
+
+	if (error)
+		return error;
+	got = pread(fd, agent->reply.bytes, command->wanted, (off_t)command->va);
+	error = got < 0 ? errno : (size_t)got < command->wanted ? EIO : 0;
+	close(fd);
+	agent->reply.nbytes = error ? 0 : command->wanted;
+	return error;
+}
+
+static int do_poke(struct agent *agent)
+{
+	const struct agent_command *command = &agent->command;
+	int fd, error = open_memory(command->pid, O_WRONLY, &fd);
+
+	if (error)
+		return error;
+	for (uint64_t page = 0; !error && page < command->npages; page++) {
+		off_t va = (off_t)(command->va + page * KERNEL_PAGE);
+		ssize_t put = pwrite(fd, command->bytes, command->nbytes, va);
+
+		error = put < 0 ? errno : (size_t)put < command->nbytes ? EIO : 0;
+	}
+	close(fd);
+	return error;
+}
+
+static int do_remote_write(struct agent *agent)
+{
+	struct agent_command *command = &agent->command;
+	struct iovec local = {command->bytes, command->nbytes};
+	int error = 0;
+
+	for (uint64_t page = 0; !error && page < command->npages; page++) {
+		struct iovec remote = {pointer(command->va + page * KERNEL_PAGE), command->nbytes};
+		ssize_t put = process_vm_writev(command->pid, &local, 1, &remote, 1, 0);
+
+		error = put < 0 ? errno : (size_t)put < command->nbytes ? EFAULT : 0;
+	}
+	return error;
+}
+
+/* ---- processes and threads ---- */
+
+/* All descriptors but the channel: what a parent happened to have open must not hold references in its child. */
+static void close_all_but(int channel)
+{
+	if (channel > 3)
+		close_range(3, (unsigned)channel - 1, 0);
+	close_range((unsigned)channel + 1, ~0u, 0);
+}
+
+/* Make the process that has just been made a participant, which serves @channel. */
+static void become_participant(struct agent *agent, int channel)
+{
+	/* Be ended with the supervisor, which may have been ended already. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != agent->supervisor)
+		_exit(1);
+	/* Others of this test may look into our memory, also where the system restricts that to ancestors. */
+	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+	close_all_but(channel);
+	agent->channel = channel;
+	agent->is_thread = false;
+	agent->threads = NULL;
+}
+
+/*
+ * fork(2) in all that concerns memory, but the child becomes the supervisor's own: whoever exits in between, the
+ * supervisor reaps it, learns how it ended, and takes it along when it dies itself. The C library's fork cannot do
+ * that. Its preparations are not missed: no thread of this process is inside the allocator while a command is carried
+ * out. Parent and child both answer, each on its own channel.
+ */
+static int do_fork(struct agent *agent)
+{
+	long pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
+
+	if (pid < 0)
+		return errno;
+	if (pid == 0) {
+		become_participant(agent, agent->fd);
+		agent->fd = -1;
+	}
+	agent->reply.value = (uint64_t)pid;
+	return 0;
+}
+
+static int do_exit(struct agent *agent)
+{
+	(void)agent;
+	_exit(0);
+}
+
+static void serve(struct agent *agent);
+
+static void *thread_main(void *arg)
+{
+	struct agent_thread *thread = arg;
+
+	serve(&thread->agent);
+	close(thread->agent.channel);
+	return NULL;
+}
+
+static int start_thread(struct agent_thread *thread)
+{
+	pthread_attr_t attributes;
+	int error;
+
+	pthread_attr_init(&attributes);
+	pthread_attr_setstacksize(&attributes, 256u << 10);
+	error = pthread_create(&thread->thread, &attributes, thread_main, thread);
+	pthread_attr_destroy(&attributes);
+	return error;
+}
+
+static int do_thread(struct agent *agent)
+{
+	struct agent_thread *thread = calloc(1, sizeof(*thread));
+	int error;
+
+	if (!thread)
+		return ENOMEM;
+	thread->agent.channel = agent->fd;
+	thread->agent.is_thread = true;
+	thread->agent.supervisor = agent->supervisor;
+	thread->agent.meeting = agent->meeting;
+	error = start_thread(thread);
+	if (error) {
+		free(thread);
+		return error;
+	}
+	agent->fd = -1;
+	thread->next = agent->threads;
+	agent->threads = thread;
+	return 0;
+}
+
+static int do_join(struct agent *agent)
+{
+	while (agent->threads) {
+		struct agent_thread *thread = agent->threads;
+
+		pthread_join(thread->thread, NULL);
+		agent->threads = thread->next;
+		free(thread);
+	}
+	return 0;
+}
+
+/*
+ * New pages wait, with a reference, in a batch of their cpu until enough have gathered; a page that waits on another
+ * cpu is copied where it could be reused (semantics.md D.3). Before leaving a cpu, push out what waits there.
+ */
+static void flush_page_batches(void)
+{
+	size_t nbytes = 64 * KERNEL_PAGE;
+	char *pages = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (pages == MAP_FAILED)
+		return;
+	madvise(pages, nbytes, MADV_NOHUGEPAGE);
+	for (size_t i = 0; i < nbytes; i += KERNEL_PAGE)
+		((volatile char *)pages)[i] = 1;
+	munmap(pages, nbytes);
+}
+
+static int do_cpu(struct agent *agent)
+{
+	cpu_set_t set;
+
+	flush_page_batches();
+	CPU_ZERO(&set);
+	CPU_SET(agent->command.number, &set);
+	return sched_setaffinity(0, sizeof(set), &set) ? errno : 0;
+}
+
+/* ---- serving ---- */
+
+static int (*const operations[AGENT_OP_COUNT])(struct agent *agent) = {
+	[AGENT_MAP] = do_map,
+	[AGENT_UNMAP] = do_unmap,
+	[AGENT_PROTECT] = do_protect,
+	[AGENT_MOVE] = do_move,
+	[AGENT_ADVISE] = do_advise,
+	[AGENT_WRITE] = do_write,
+	[AGENT_TOUCH] = do_touch,
+	[AGENT_LOAD] = do_load,
+	[AGENT_STORE_FAULTS] = do_store_faults,
+	[AGENT_FORK] = do_fork,
+	[AGENT_EXIT] = do_exit,
+	[AGENT_REGISTER] = do_register,
+	[AGENT_VMSPLICE] = do_vmsplice,
+	[AGENT_DIRECT_OUT] = do_direct_out,
+	[AGENT_DIRECT_IN] = do_direct_in,
+	[AGENT_PEEK] = do_peek,
+	[AGENT_POKE] = do_poke,
+	[AGENT_REMOTE_WRITE] = do_remote_write,
+	[AGENT_THREAD] = do_thread,
+	[AGENT_JOIN] = do_join,
+	[AGENT_CPU] = do_cpu,
+};
+
+/* Wait, for a short while at most, until the other lanes are here, then for this lane's own delay. */
+static void meet_lanes(struct agent *agent)
+{
+	const uint64_t patience_ns = 50000000;
+	uint64_t start = kernel_now_ns();
+
+	atomic_fetch_add(&agent->meeting->arrived, 1);
+	while (atomic_load(&agent->meeting->arrived) < agent->command.meet && kernel_now_ns() - start < patience_ns)
+		sched_yield();
+	start = kernel_now_ns();
+	while (kernel_now_ns() - start < agent->command.delay_ns)
+		continue;
+}
+
+/* Carry out the command that lies in agent->command and answer it. Returns: whether the channel still stands. */
+static bool carry_out(struct agent *agent)
+{
+	agent->reply.nbytes = 0;
+	agent->reply.value = 0;
+	if (agent->command.meet)
+		meet_lanes(agent);
+	agent->reply.error = operations[agent->command.op](agent);
+	if (agent->fd >= 0)
+		close(agent->fd);
+	return channel_send_reply(agent->channel, &agent->reply) == 0;
+}
+
+static void serve(struct agent *agent)
+{
+	bool standing = true;
+
+	while (standing) {
+		standing = channel_receive(agent->channel, &agent->command, sizeof(agent->command), &agent->fd, 0) == 0;
+		if (standing)
+			standing = carry_out(agent);
+	}
+	if (!agent->is_thread)
+		_exit(0);
+}
+
+_Noreturn void agent_main(int channel, pid_t supervisor, struct meeting *meeting)
+{
+	static struct agent agent;
+
+	agent.supervisor = supervisor;
+	agent.meeting = meeting;
+	become_participant(&agent, channel);
+	if (catch_faults())
+		_exit(1);
+	serve(&agent);
+	_exit(0);
+}

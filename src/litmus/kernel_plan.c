@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a kernel run can do with stock interfaces, told from the test alone: a test with a statement for which there is
+ * none is skipped whole, and the statement named.
+ */
+#include "kernel.h"
+
+#define NO_INTERFACE "no stock interface "
+
+static const char *need_missing(unsigned need)
+{
+	switch (need) {
+	case NEED_DIRECT_IO:
+		return NULL;
+	case NEED_RO_LONGTERM:
+		return NO_INTERFACE "holds a read pin";
+	case NEED_SNAPSHOT:
+		return "snapshots are the engine's";
+	default:
+		return "not driven yet";
+	}
+}
+
+static const char *pin_missing(const struct stmt *stmt)
+{
+	if (!(stmt->options & GUP_OPT_WRITE))
+		return NO_INTERFACE "holds a read pin";
+	if (stmt->options & GUP_OPT_FORCE)
+		return NO_INTERFACE "holds a forced pin";
+#ifdef UCOW_HAVE_LIBURING
+	return NULL;
+#else
+	return "built without liburing, which holds the pins";
+#endif
+}
+
+static const char *get_missing(const struct stmt *stmt)
+{
+	if (stmt->options & GUP_OPT_WRITE)
+		return NO_INTERFACE "holds a plain reference for writing";
+	if (stmt->options & GUP_OPT_FORCE)
+		return NO_INTERFACE "holds a forced reference";
+	return NULL;
+}
+
+static const char *direct_missing(const struct stmt *stmt)
+{
+	return stmt->place.offset % 512 ? "O_DIRECT moves whole sectors of 512 bytes" : NULL;
+}
+
+static const char *map_missing(const struct stmt *stmt)
+{
+	bool plain = stmt->file < 0 && !(stmt->options & (MAP_OPT_HUGE | MAP_OPT_HUGETLB));
+
+	return plain ? NULL : "this mapping is not driven yet";
+}
+
+/* Advice whose effect a kernel run can show; the rest comes with the facilities that it asks for. */
+static const char *advice_missing(const struct stmt *stmt)
+{
+	switch (stmt->advice) {
+	case ADVICE_DONTFORK:
+	case ADVICE_DOFORK:
+	case ADVICE_WIPEONFORK:
+	case ADVICE_KEEPONFORK:
+	case ADVICE_DONTNEED:
+	case ADVICE_FREE:
+	case ADVICE_POPULATE_READ:
+	case ADVICE_POPULATE_WRITE:
+		return NULL;
+	case ADVICE_MERGEABLE:
+	case ADVICE_UNMERGEABLE:
+	case ADVICE_HUGEPAGE:
+	case ADVICE_NOHUGEPAGE:
+	case ADVICE_COLD:
+	case ADVICE_PAGEOUT:
+	case ADVICE_COLLAPSE:
+	case ADVICE_COUNT:
+		break;
+	}
+	return "this advice is not driven yet";
+}
+
+/* Why @stmt cannot be done here, or NULL. */
+static const char *missing(const struct litmus *litmus, const struct stmt *stmt)
+{
+	switch ((int)stmt->kind) {
+	case STMT_MAP:
+		return map_missing(stmt);
+	case STMT_ADVISE:
+		return advice_missing(stmt);
+	case STMT_FORK:
+		return stmt->cgroup >= 0 ? "cgroups are not driven yet" : NULL;
+	case STMT_PIN:
+		return pin_missing(stmt);
+	case STMT_GET:
+		return get_missing(stmt);
+	case STMT_DEVICE_WRITE:
+		return litmus->names[stmt->handle].kind == NAME_PIN ? NULL
+								    : NO_INTERFACE "writes through a plain reference";
+	case STMT_DIRECT_OUT:
+	case STMT_DIRECT_IN:
+		return direct_missing(stmt);
+	case STMT_NUMA_HINT:
+		return NO_INTERFACE "makes entries protnone";
+	case STMT_INJECT_ALLOC:
+		return NO_INTERFACE "makes one allocation fail";
+	case STMT_LOCK:
+		return NO_INTERFACE "holds a page lock";
+	default:
+		return kernel_is_driven(stmt->kind) ? NULL : "not driven yet";
+	}
+}
+
+static bool needs_missing(unsigned needs, char *why, size_t size)
+{
+	for (unsigned bit = 0; bit < NEED_COUNT; bit++) {
+		const char *what = needs & 1u << bit ? need_missing(1u << bit) : NULL;
+
+		if (!what)
+			continue;
+		snprintf(why, size, "kernel: %s: %s", litmus_need_name(1u << bit), what);
+		return true;
+	}
+	return false;
+}
+
+bool kernel_unsupported(const struct litmus *litmus, char *why, size_t size)
+{
+	if (needs_missing(litmus->needs, why, size))
+		return true;
+	for (size_t i = 0; i < litmus->nstmts; i++) {
+		const struct stmt *stmt = &litmus->stmts[i];
+		const char *what = missing(litmus, stmt);
+
+		if (!what)
+			continue;
+		snprintf(why, size, "kernel: line %u, %s: %s", stmt->loc.line, litmus_stmt_name(stmt->kind), what);
+		return true;
+	}
+	return false;
+}

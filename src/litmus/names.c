@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The words of the litmus language: tables, lookups, names for messages. No grammar.
+ */
+#include "parse_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+const char *const litmus_need_words[NEED_COUNT] = {
+	"swap",       "file", "thp",    "hugetlb",     "ksm",       "uffd",
+	"soft-dirty", "numa", "cgroup", "ro-longterm", "direct-io", "snapshot",
+};
+
+const char *const litmus_advice_words[ADVICE_COUNT] = {
+#define X(id, word) [ADVICE_##id] = word,
+	ADVICE_WORDS(X)
+#undef X
+};
+
+const char *const litmus_flag_words[LFLAG_COUNT] = {
+#define X(id, word) [LFLAG_##id] = word,
+	FLAG_WORDS(X)
+#undef X
+};
+
+static const char *const stmt_words[STMT_KIND_COUNT] = {
+#define X(id, syntax) [STMT_##id] = syntax,
+	STMT_KINDS(X)
+#undef X
+};
+
+#define ERRORS(X)                                                                                                      \
+	X(EPERM)                                                                                                       \
+	X(ENOENT)                                                                                                      \
+	X(ESRCH)                                                                                                       \
+	X(EINTR)                                                                                                       \
+	X(EIO)                                                                                                         \
+	X(ENXIO)                                                                                                       \
+	X(E2BIG)                                                                                                       \
+	X(ENOEXEC)                                                                                                     \
+	X(EBADF) X(ECHILD) X(EAGAIN) X(ENOMEM) X(EACCES) X(EFAULT) X(EBUSY) X(EEXIST) X(EXDEV) X(ENODEV) X(ENOTDIR)    \
+		X(EISDIR) X(EINVAL) X(ENFILE) X(EMFILE) X(ENOTTY) X(ETXTBSY) X(EFBIG) X(ENOSPC) X(ESPIPE) X(EROFS)     \
+			X(EMLINK) X(EPIPE) X(EDOM) X(ERANGE) X(EDEADLK) X(ENAMETOOLONG) X(ENOLCK) X(ENOSYS) X(ENODATA) \
+				X(ETIME) X(EOVERFLOW) X(EOPNOTSUPP) X(ENOBUFS) X(EALREADY) X(EINPROGRESS) X(ETIMEDOUT) \
+					X(ESTALE) X(EDQUOT) X(ECANCELED) X(EHWPOISON)
+
+static const struct {
+	const char *name;
+	int value;
+} errors[] = {
+#define X(name) {#name, name},
+	ERRORS(X)
+#undef X
+		{"SIGSEGV", LITMUS_SIGSEGV},
+	{"SIGBUS", LITMUS_SIGBUS},
+};
+
+const char *litmus_need_name(unsigned need_bit)
+{
+	for (unsigned i = 0; i < NEED_COUNT; i++)
+		if (need_bit == 1u << i)
+			return litmus_need_words[i];
+	return "unknown facility";
+}
+
+const char *litmus_stmt_name(enum stmt_kind kind)
+{
+	return (unsigned)kind < STMT_KIND_COUNT ? stmt_words[kind] : "unknown statement";
+}
+
+const char *litmus_flag_name(enum litmus_flag flag)
+{
+	return (unsigned)flag < LFLAG_COUNT ? litmus_flag_words[flag] : "unknown flag";
+}
+
+const char *litmus_error_name(int error)
+{
+	if (error == 0)
+		return "success";
+	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
+		if (errors[i].value == error)
+			return errors[i].name;
+	return "unknown error";
+}
+
+bool litmus_is_check(enum stmt_kind kind)
+{
+	return kind == STMT_PEEK || (kind >= STMT_CHECK_READS && kind < STMT_KIND_COUNT);
+}
+
+void word_list_add(struct word_list *list, const char *word)
+{
+	size_t nbytes = strlen(word);
+
+	if (list->nbytes + nbytes + 2 > sizeof(list->text))
+		return;
+	if (list->nbytes)
+		list->text[list->nbytes++] = ' ';
+	memcpy(list->text + list->nbytes, word, nbytes + 1);
+	list->nbytes += nbytes;
+}
+
+int words_find(const struct parser *p, const char *const *words, size_t nwords)
+{
+	for (size_t i = 0; i < nwords; i++)
+		if (words[i] && lex_is(p, words[i]))
+			return (int)i;
+	return -1;
+}
+
+int words_take(struct parser *p, const char *what, const char *const *words, size_t nwords, int *index)
+{
+	struct word_list list = {0};
+
+	*index = words_find(p, words, nwords);
+	if (*index >= 0)
+		return lex_next(p);
+	for (size_t i = 0; i < nwords; i++)
+		if (words[i])
+			word_list_add(&list, words[i]);
+	return parse_fail_token(p, "%s expected, found %s; possible: %s", what, parse_quote(p), list.text);
+}
+
+int error_take(struct parser *p, int *error)
+{
+	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		if (lex_is(p, errors[i].name)) {
+			*error = errors[i].value;
+			return lex_next(p);
+		}
+	}
+	return parse_fail_token(
+		p,
+		"an error expected, found %s; possible: errno names such as ENOMEM EFAULT EINVAL EACCES EBUSY "
+		"EPERM, and SIGSEGV SIGBUS for read and write",
+		parse_quote(p));
+}

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The whole-machine check: recount everything that is counted from the tables, and hold the invariants against every
+ * entry, page and cached translation. The ids are listed in docs/invariants.md.
+ */
+#include "fault/fault.h"
+
+#include <ucow/debug.h>
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct check {
+	struct ucow_machine *machine;
+	struct ucow_mm *mm; /* the space being walked */
+	uint32_t *maps;     /* by frame number: entries found that map it */
+	uint64_t table_bytes;
+	uint64_t pins, accounted_pins, gets;
+	char *why;
+	size_t nbytes;
+};
+
+static int __attribute__((format(printf, 3, 4))) broken(struct check *check, const char *id, const char *format, ...)
+{
+	va_list args;
+	int n = snprintf(check->why, check->nbytes, "%s: ", id);
+
+	va_start(args, format);
+	if (n >= 0 && (size_t)n < check->nbytes)
+		vsnprintf(check->why + n, check->nbytes - (size_t)n, format, args);
+	va_end(args);
+	return -EUCLEAN;
+}
+
+/* ---- entries ---- */
+
+static int check_permissions(struct check *check, const struct vma *vma, uint64_t va, struct pte pte)
+{
+	if (!vma_is_accessible(vma) && !pte_is_protnone(pte))
+		return broken(check, "INV-PT-2", "va %#lx: accessible entry of a mapping without permissions", va);
+	if (!pte_is_writable(pte))
+		return 0;
+	if (!(vma->flags & VMA_WRITE) || (pte_is_protnone(pte) && !check->machine->policy->numa_keeps_write))
+		return broken(check, "INV-PT-2", "va %#lx: writable entry of a read-only mapping", va);
+	if (pte_is_uffd_wp(pte))
+		return broken(check, "INV-UFFD-1", "va %#lx: write-protected entry is writable", va);
+	if (vma_is_cow(vma) && pte_is_special(pte))
+		return broken(check, "INV-COW-1", "va %#lx: private entry without a page is writable", va);
+	return 0;
+}
+
+static int check_exclusivity(struct check *check, const struct vma *vma, uint64_t va, struct pte pte,
+			     const struct ucow_page *page)
+{
+	bool exclusive = page_is(page, PAGE_EXCLUSIVE);
+
+	if (!check->machine->policy->uses_exclusive)
+		return 0;
+	if (vma_is_cow(vma) && pte_is_writable(pte) && !exclusive)
+		return broken(check, "INV-COW-1", "va %#lx: writable anon entry is not exclusive", va);
+	if (exclusive && page_mapcount(page) != 1)
+		return broken(check, "INV-COW-3", "va %#lx: exclusive page has mapcount %u", va, page_mapcount(page));
+	if (page_is(page, PAGE_KSM) && (exclusive || page_pincount(page) || pte_is_writable(pte)))
+		return broken(check, "INV-KSM-1", "va %#lx: merged page is exclusive, pinned or writable", va);
+	if (page_is(page, PAGE_ANON) && page_pincount(page) && !exclusive)
+		return broken(check, "INV-PIN-1", "va %#lx: pinned anon page is not exclusive", va);
+	return 0;
+}
+
+static int check_entry(struct check *check, const struct vma *vma, uint64_t va, struct pte pte)
+{
+	const struct frame_pool *frames = &check->machine->frames;
+	int error = check_permissions(check, vma, va, pte);
+
+	if (error || !pte_has_page(pte))
+		return error;
+	if (pte_frame(pte) >= frames->npages || !page_refcount(&frames->pages[pte_frame(pte)]))
+		return broken(check, "INV-FRAME-2", "va %#lx maps frame %lu, which is free", va, pte_frame(pte));
+	check->maps[pte_frame(pte)]++;
+	return check_exclusivity(check, vma, va, pte, pte_page(frames, pte));
+}
+
+/* ---- tables ---- */
+
+static int check_leaf(struct check *check, struct table *leaf, uint64_t start)
+{
+	unsigned used = 0, anon = 0, file = 0;
+	int error = 0;
+
+	for (unsigned i = 0; i < table_fanout(0) && !error; i++) {
+		uint64_t va = start + i * UCOW_PAGE_SIZE;
+		struct pte pte = leaf_get(leaf, va);
+		const struct vma *vma = vma_at(&check->mm->vmas, va);
+
+		if (pte_is_none(pte))
+			continue;
+		if (!vma)
+			return broken(check, "INV-PT-1", "va %#lx: an entry outside every mapping", va);
+		used++;
+		anon += pte_kind(pte) == PTE_KIND_ANON;
+		file += pte_kind(pte) == PTE_KIND_SHARED;
+		error = check_entry(check, vma, va, pte);
+	}
+	if (!error && (used != leaf->used || anon != leaf->anon || file != leaf->file || leaf->swap))
+		return broken(check, "INV-TABLE-1", "leaf at %#lx: totals %u/%u/%u, recounted %u/%u/%u", start,
+			      leaf->used, leaf->anon, leaf->file, used, anon, file);
+	return error;
+}
+
+/* Until forks share tables every table has exactly one slot or root that points to it. */
+static int check_table(void *arg, struct table *table, uint64_t start)
+{
+	struct check *check = arg;
+
+	if (atomic_load(&table->refcount) != 1)
+		return broken(check, "INV-TABLE-1", "table of level %u at %#lx: refcount %u, one slot points to it",
+			      table->level, start, atomic_load(&table->refcount));
+	return table->level ? 0 : check_leaf(check, table, start);
+}
+
+static int check_space(struct check *check, struct ucow_mm *mm)
+{
+	const char *wrong = vma_set_check(&mm->vmas);
+	struct pin_account *account = atomic_load(&mm->account);
+	struct table_totals totals;
+
+	if (wrong)
+		return broken(check, "INV-VMA-1", "%s", wrong);
+	check->mm = mm;
+	table_totals(mm->root, &totals);
+	check->table_bytes += totals.bytes;
+	if (account)
+		check->accounted_pins += pin_account_count(account);
+	return table_walk(mm->root, check_table, check);
+}
+
+/* ---- cached translations ---- */
+
+static bool is_current(const struct ucow_cpu *cpu, const struct ucow_tlb_entry *entry)
+{
+	return entry->read_tag != ~(uint64_t)0 &&
+	       entry->generation == generation_read(&cpu->mm->generations, entry->read_tag);
+}
+
+static int check_translation(struct check *check, const struct ucow_cpu *cpu, const struct ucow_tlb_entry *entry)
+{
+	uint64_t va = entry->read_tag;
+	struct table *leaf = table_find_leaf(cpu->mm->root, va);
+	struct pte pte = leaf ? leaf_get(leaf, va) : pte_none();
+
+	if (!pte_is_present(pte) || pte_is_protnone(pte))
+		return broken(check, "INV-TLB-1", "va %#lx: a cached translation that a walk would refuse", va);
+	if ((uintptr_t)pte_host(&check->machine->frames, pte) != entry->addend + va)
+		return broken(check, "INV-TLB-1", "va %#lx: a cached translation to another page", va);
+	if (entry->write_tag == va && !(pte_is_writable(pte) && pte_is_dirty(pte)))
+		return broken(check, "INV-TLB-1", "va %#lx: cached for writing, the entry is not", va);
+	return 0;
+}
+
+static int check_cpu(struct check *check, const struct ucow_cpu *cpu)
+{
+	int error = 0;
+
+	for (unsigned i = 0; cpu->mm && i < TLB_DEFAULT_ENTRIES && !error; i++)
+		if (is_current(cpu, &cpu->tlb[i]))
+			error = check_translation(check, cpu, &cpu->tlb[i]);
+	return error;
+}
+
+/* ---- frames ---- */
+
+/* References = mappings + pins x bias + the object's; what remains are gets, compared in total. */
+static int check_frame(struct check *check, uint64_t pfn)
+{
+	const struct ucow_page *page = &check->machine->frames.pages[pfn];
+	uint64_t known, refs = page_refcount(page);
+
+	if (page_mapcount(page) != check->maps[pfn])
+		return broken(check, "INV-FRAME-1", "frame %lu: mapcount %u, recounted %u", pfn, page_mapcount(page),
+			      check->maps[pfn]);
+	if (!refs || page_is(page, PAGE_ZERO))
+		return 0;
+	known = check->maps[pfn] + (uint64_t)page_pincount(page) * UCOW_GUP_PIN_COUNTING_BIAS +
+		page_is(page, PAGE_SHMEM);
+	if (refs < known)
+		return broken(check, "INV-FRAME-1", "frame %lu: %lu references, at least %lu are needed", pfn, refs,
+			      known);
+	check->gets += refs - known;
+	check->pins += page_pincount(page);
+	return 0;
+}
+
+static int check_sums(struct check *check)
+{
+	struct ucow_machine_stat stat;
+	const char *wrong = buddy_check(&check->machine->frames);
+
+	ucow_machine_stat(check->machine, &stat);
+	if (wrong)
+		return broken(check, "INV-FRAME-3", "%s", wrong);
+	if (check->gets != stat.gets)
+		return broken(check, "INV-FRAME-1", "%lu gets on the frames, %lu outstanding", check->gets, stat.gets);
+	if (check->pins != stat.pins)
+		return broken(check, "INV-PIN-3", "%lu pins on the frames, %lu outstanding", check->pins, stat.pins);
+	if (check->accounted_pins > stat.pins)
+		return broken(check, "INV-PIN-3", "spaces account for %lu pins, %lu outstanding", check->accounted_pins,
+			      stat.pins);
+	if (check->table_bytes != stat.table_bytes)
+		return broken(check, "INV-TABLE-1", "%lu bytes of tables in use, %lu reachable", stat.table_bytes,
+			      check->table_bytes);
+	return 0;
+}
+
+static int check_frames(struct check *check)
+{
+	struct frame_pool *frames = &check->machine->frames;
+	int error = 0;
+
+	for (uint64_t pfn = 0; pfn < frames->next_block * FRAME_BLOCK_PAGES && !error; pfn++)
+		error = check_frame(check, pfn);
+	return error;
+}
+
+int ucow_machine_check(struct ucow_machine *machine, char *why, size_t nbytes)
+{
+	struct check check = {.machine = machine, .why = why, .nbytes = nbytes};
+	int error = 0;
+
+	check.maps = calloc(machine->frames.npages, sizeof(*check.maps));
+	if (!check.maps)
+		return -ENOMEM;
+	if (nbytes)
+		why[0] = '\0';
+	mutex_lock(&machine->lock);
+	LIST_FOR_EACH (link, &machine->spaces) {
+		if (error)
+			break;
+		error = check_space(&check, container_of(link, struct ucow_mm, link));
+	}
+	LIST_FOR_EACH (link, &machine->cpus) {
+		if (error)
+			break;
+		error = check_cpu(&check, container_of(link, struct ucow_cpu, link));
+	}
+	mutex_unlock(&machine->lock);
+	if (!error)
+		error = check_frames(&check);
+	if (!error)
+		error = check_sums(&check);
+	free(check.maps);
+	return error;
+}

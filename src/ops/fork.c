@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Eager fork: duplicate the mappings, then one pass over the entries of those that have private pages. In two phases,
+ * so that a fork that runs out of memory has not touched the parent: first everything that may fail (nodes, tables,
+ * pages for early copies), then the sharing itself, which cannot fail. Semantics.md B.4.
+ */
+#include "ops/ops.h"
+
+#include "base/mutate.h"
+#include "cache/shm.h"
+#include "fault/fault.h"
+
+#include <errno.h>
+#include <string.h>
+
+struct fork {
+	struct ucow_mm *parent, *child;
+	bool has_pinned;
+	struct list copies; /* frames set aside for early copies, by their link */
+	uint64_t early_copies;
+};
+
+/* ---- mappings ---- */
+
+static bool is_absent_in_child(const struct vma *vma)
+{
+	return (vma->flags & VMA_DONTCOPY) && !MUTATED(LOSE_DONTFORK);
+}
+
+/*
+ * Only what cannot be faulted in again: shared memory has its object, memory that was never written has the zero page.
+ * Wiped memory starts empty.
+ */
+static bool entries_are_copied(const struct vma *vma)
+{
+	return !(vma->flags & VMA_WIPEONFORK) && (vma->has_anon || (vma->flags & VMA_PFNMAP));
+}
+
+static int duplicate_mappings(struct fork *fork)
+{
+	VMA_FOR_EACH (vma, &fork->parent->vmas) {
+		struct vma *copy;
+
+		if (is_absent_in_child(vma))
+			continue;
+		copy = vma_create(fork->parent->machine);
+		if (!copy)
+			return -ENOMEM;
+		*copy = *vma;
+		copy->has_anon &= !(vma->flags & VMA_WIPEONFORK);
+		if (copy->object)
+			shm_get(copy->object);
+		vma_insert(&fork->child->vmas, copy);
+	}
+	return 0;
+}
+
+/* ---- first phase: what may fail ---- */
+
+static enum fork_action decide(const struct fork *fork, const struct vma *vma, const struct ucow_page *page)
+{
+	const struct fork_facts facts = {
+		.has_pinned = fork->has_pinned,
+		.maybe_pinned = page_maybe_pinned(page),
+		.exclusive = page_is(page, PAGE_EXCLUSIVE),
+		.cow_mapping = vma_is_cow(vma),
+	};
+
+	return fork->parent->machine->policy->fork_entry(&facts);
+}
+
+static int reserve_copy(struct fork *fork)
+{
+	struct ucow_page *page = frame_alloc(&fork->parent->machine->frames, FRAME_ANY);
+
+	if (!page)
+		return -ENOMEM;
+	list_add(&fork->copies, &page->link);
+	return 0;
+}
+
+/* One frame for every page that must be copied at once. No pin of this space can begin: mmap_lock is exclusive. */
+static int reserve_copies(struct fork *fork, const struct vma *vma, struct table *leaf, uint64_t va, uint64_t end)
+{
+	struct frame_pool *frames = &fork->parent->machine->frames;
+
+	for (; va < end; va += UCOW_PAGE_SIZE) {
+		struct pte pte = leaf_get(leaf, va);
+
+		if (pte_kind(pte) == PTE_KIND_ANON && decide(fork, vma, pte_page(frames, pte)) == FORK_COPY &&
+		    reserve_copy(fork))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int prepare_mapping(struct fork *fork, const struct vma *vma)
+{
+	struct ucow_machine *machine = fork->parent->machine;
+	struct table *leaf, *target;
+
+	for (uint64_t va = vma->start; (leaf = table_next_leaf(fork->parent->root, &va, vma->end));
+	     va = table_leaf_end(va, vma->end)) {
+		if (leaf->used && table_make_leaf(&machine->tables, fork->child->root, va, &target))
+			return -ENOMEM;
+		if (fork->has_pinned && reserve_copies(fork, vma, leaf, va, table_leaf_end(va, vma->end)))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int prepare(struct fork *fork)
+{
+	int error = duplicate_mappings(fork);
+
+	VMA_FOR_EACH (vma, &fork->child->vmas) {
+		if (error)
+			break;
+		if (entries_are_copied(vma))
+			error = prepare_mapping(fork, vma);
+	}
+	return error;
+}
+
+static void release_copies(struct fork *fork)
+{
+	while (!list_is_empty(&fork->copies)) {
+		struct ucow_page *page = container_of(fork->copies.next, struct ucow_page, link);
+
+		list_del(&page->link);
+		page_put(page);
+	}
+}
+
+/* ---- second phase: what cannot fail ---- */
+
+/* The child's own page, now; the parent's entry and page stay as they are. */
+static struct pte copy_early(struct fork *fork, struct vma *vma, uint64_t va, struct pte pte)
+{
+	struct ucow_page *copy = container_of(fork->copies.next, struct ucow_page, link);
+
+	list_del(&copy->link);
+	memcpy(page_bytes(copy), pte_host(&fork->parent->machine->frames, pte), UCOW_PAGE_SIZE);
+	anon_page_init(fork->child, vma, va, copy);
+	fork->early_copies++;
+	return entry_permit(vma, pte_mkdirty(pte_make_anon(copy)), true);
+}
+
+/* One more entry maps the page; it is nobody's alone any more. */
+static void share_page(struct ucow_page *page)
+{
+	if (!MUTATED(KEEP_EXCLUSIVE_AT_FORK))
+		page_clear(page, PAGE_EXCLUSIVE);
+	page_get(page);
+	page_map(page);
+}
+
+/* The child's entry for a shared one: old, not write-protected by userfaultfd; both sides lose the write permission. */
+static struct pte share_entry(struct table *leaf, const struct vma *vma, uint64_t va, struct pte pte)
+{
+	if (vma_is_cow(vma) && pte_is_writable(pte)) {
+		struct pte readonly = pte_wrprotect(pte);
+
+		if (!MUTATED(FORGET_WRITE_PROTECT))
+			leaf_set(leaf, va, readonly);
+		pte = readonly;
+	}
+	if (pte_has_page(pte))
+		pte = pte_mkold(pte);
+	return pte_clear_uffd_wp(pte);
+}
+
+/*
+ * The first phase's decision binds: a page that may be pinned now but was not then is a false positive (references of
+ * other spaces), for no pin of this space has begun since; it is shared.
+ */
+static struct pte copy_entry(struct fork *fork, struct vma *vma, struct table *leaf, uint64_t va)
+{
+	struct pte pte = leaf_get(leaf, va);
+
+	if (pte_kind(pte) == PTE_KIND_ANON) {
+		struct ucow_page *page = pte_page(&fork->parent->machine->frames, pte);
+
+		switch (decide(fork, vma, page)) {
+		case FORK_SKIP:
+			return pte_none();
+		case FORK_COPY:
+			if (!list_is_empty(&fork->copies))
+				return copy_early(fork, vma, va, pte);
+			break;
+		case FORK_SHARE:
+			break;
+		}
+		share_page(page);
+	}
+	return pte_is_none(pte) ? pte : share_entry(leaf, vma, va, pte);
+}
+
+static void copy_leaf(struct fork *fork, struct vma *vma, struct table *leaf, uint64_t va, uint64_t end)
+{
+	struct table *target = table_find_leaf(fork->child->root, va);
+
+	table_lock(leaf);
+	table_lock_nested(target); /* nobody else knows the child's tables */
+	for (; va < end; va += UCOW_PAGE_SIZE)
+		leaf_set(target, va, copy_entry(fork, vma, leaf, va));
+	table_unlock(target);
+	table_unlock(leaf);
+}
+
+static void copy_mapping(struct fork *fork, struct vma *vma)
+{
+	struct table *leaf;
+
+	for (uint64_t va = vma->start; (leaf = table_next_leaf(fork->parent->root, &va, vma->end));
+	     va = table_leaf_end(va, vma->end))
+		if (leaf->used)
+			copy_leaf(fork, vma, leaf, va, table_leaf_end(va, vma->end));
+}
+
+/* A fast pin that overlaps sees the sequence odd or changed, and goes slow (B.4, rule 17). */
+static void copy_entries(struct fork *fork)
+{
+	atomic_fetch_add(&fork->parent->write_protect_seq, 1);
+	VMA_FOR_EACH (vma, &fork->child->vmas)
+		if (entries_are_copied(vma))
+			copy_mapping(fork, vma);
+	tlb_invalidate(&fork->parent->generations, 0, UCOW_ADDRESS_LIMIT);
+	atomic_fetch_add(&fork->parent->write_protect_seq, 1);
+}
+
+/* ---- the call ---- */
+
+static int fork_locked(struct fork *fork)
+{
+	int error = prepare(fork);
+
+	if (!error)
+		copy_entries(fork);
+	release_copies(fork);
+	return error;
+}
+
+static void report(const struct fork *fork, uint64_t pinned)
+{
+	struct ucow_machine *machine = fork->parent->machine;
+	const struct ucow_pinned_fork info = {
+		.parent = fork->parent,
+		.pinned_pages = pinned,
+		.early_copies = fork->early_copies,
+	};
+
+	count(&machine->counters, UCOW_COUNTER_FORKS);
+	count_add(&machine->counters, UCOW_COUNTER_EARLY_COPY, fork->early_copies);
+	if (!pinned)
+		return;
+	count(&machine->counters, UCOW_COUNTER_FORK_PINNED);
+	if (machine->on_pinned_fork)
+		machine->on_pinned_fork(machine->callback_arg, &info);
+}
+
+int ucow_fork(struct ucow_mm *parent, struct ucow_mm **child)
+{
+	struct fork fork = {.parent = parent};
+	struct pin_account *account;
+	uint64_t pinned = 0;
+	int error;
+
+	list_init(&fork.copies);
+	fork.child = mm_create(parent->machine);
+	if (!fork.child)
+		return -ENOMEM;
+	rwlock_write_lock(&parent->mmap_lock);
+	atomic_store(&fork.child->pin_limit, atomic_load(&parent->pin_limit));
+	fork.has_pinned = atomic_load(&parent->has_pinned);
+	account = atomic_load(&parent->account);
+	if (account)
+		pinned = pin_account_count(account);
+	error = fork_locked(&fork);
+	rwlock_write_unlock(&parent->mmap_lock);
+	if (error) {
+		ucow_mm_destroy(fork.child);
+		return error;
+	}
+	report(&fork, pinned);
+	*child = fork.child;
+	return 0;
+}

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+/* Creation, end and statistics of machines. */
+#include "fault/policy.h"
+#include "space/mm.h"
+
+#include <ucow/debug.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_RAM   ((uint64_t)64 << 20)
+#define MACHINE_FLAGS (UCOW_MACHINE_POISON | UCOW_MACHINE_KEEP_RAM)
+
+static const char *const fork_mode_names[UCOW_FORK_MODE_COUNT] = {
+	[UCOW_FORK_DEFAULT] = "default",
+	[UCOW_FORK_EAGER] = "eager",
+	[UCOW_FORK_TABLES] = "tables",
+	[UCOW_FORK_LAZY] = "lazy",
+};
+
+const char *ucow_fork_mode_name(enum ucow_fork_mode mode)
+{
+	return (unsigned)mode < UCOW_FORK_MODE_COUNT ? fork_mode_names[mode] : NULL;
+}
+
+int ucow_fork_mode_parse(const char *name, enum ucow_fork_mode *mode)
+{
+	for (unsigned i = 0; i < UCOW_FORK_MODE_COUNT; i++)
+		if (!strcmp(name, fork_mode_names[i])) {
+			*mode = (enum ucow_fork_mode)i;
+			return 0;
+		}
+	return -EINVAL;
+}
+
+static int check_options(const struct ucow_machine_options *options)
+{
+	if (options->size != sizeof(*options) || (unsigned)options->policy >= UCOW_POLICY_COUNT ||
+	    (unsigned)options->fork_mode >= UCOW_FORK_MODE_COUNT || (options->flags & ~MACHINE_FLAGS))
+		return -EINVAL;
+	if (options->ram_bytes > UCOW_ADDRESS_LIMIT)
+		return -ENOMEM;
+	if (options->fork_mode != UCOW_FORK_DEFAULT && options->fork_mode != UCOW_FORK_EAGER)
+		return -EOPNOTSUPP;
+	return 0;
+}
+
+static uint64_t ram_bytes(const struct ucow_machine_options *options)
+{
+	uint64_t wanted = options->ram_bytes ? options->ram_bytes : DEFAULT_RAM;
+
+	return (wanted + FRAME_BLOCK_BYTES - 1) & ~(FRAME_BLOCK_BYTES - 1);
+}
+
+int ucow_machine_create(const struct ucow_machine_options *options, struct ucow_machine **result)
+{
+	struct ucow_machine *machine;
+	int error = check_options(options);
+
+	if (error)
+		return error;
+	machine = aligned_alloc(64, (sizeof(*machine) + 63) & ~(size_t)63);
+	if (!machine)
+		return -ENOMEM;
+	memset(machine, 0, sizeof(*machine));
+	error = frame_pool_init(&machine->frames, ram_bytes(options), &machine->inject, &machine->counters,
+				debug_build || (options->flags & UCOW_MACHINE_POISON),
+				options->flags & UCOW_MACHINE_KEEP_RAM);
+	if (error) {
+		free(machine);
+		return error;
+	}
+	table_pool_init(&machine->tables, &machine->inject);
+	machine->policy = cow_policy_of(options->policy);
+	machine->fork_mode = UCOW_FORK_EAGER;
+	machine->pin_limit = options->pin_limit;
+	machine->on_pinned_fork = options->on_pinned_fork;
+	machine->on_page_lock_wait = options->on_page_lock_wait;
+	machine->callback_arg = options->arg;
+	mutex_init(&machine->lock, LOCK_MACHINE);
+	list_init(&machine->spaces);
+	list_init(&machine->cpus);
+	*result = machine;
+	return 0;
+}
+
+static uint64_t outstanding(const struct ucow_machine *machine, enum ucow_counter taken, enum ucow_counter released)
+{
+	/* Released first: a pin and its unpin between the two reads must not look like less than none. */
+	uint64_t gone = counters_sum(&machine->counters, released);
+
+	return counters_sum(&machine->counters, taken) - gone;
+}
+
+static bool is_busy(struct ucow_machine *machine)
+{
+	bool busy;
+
+	mutex_lock(&machine->lock);
+	busy = machine->nspaces || machine->ncpus;
+	mutex_unlock(&machine->lock);
+	return busy || frame_pool_used(&machine->frames);
+}
+
+int ucow_machine_destroy(struct ucow_machine *machine)
+{
+	if (is_busy(machine))
+		return -EBUSY;
+	table_pool_destroy(&machine->tables);
+	frame_pool_destroy(&machine->frames);
+	mutex_destroy(&machine->lock);
+	free(machine);
+	return 0;
+}
+
+uint64_t ucow_machine_counter(const struct ucow_machine *machine, enum ucow_counter counter)
+{
+	return (unsigned)counter < UCOW_COUNTER_COUNT ? counters_sum(&machine->counters, counter) : 0;
+}
+
+void ucow_machine_stat(const struct ucow_machine *machine, struct ucow_machine_stat *stat)
+{
+	struct ucow_machine *m =
+		(struct ucow_machine *)(uintptr_t)machine; /* locks only; nothing that is visible changes */
+
+	*stat = (struct ucow_machine_stat){
+		.ram_pages = m->frames.npages,
+		.used_pages = frame_pool_used(&m->frames),
+		.table_bytes = atomic_load(&m->tables.bytes),
+		.gets = outstanding(m, UCOW_COUNTER_GETS, UCOW_COUNTER_PUTS),
+		.pins = outstanding(m, UCOW_COUNTER_PINS, UCOW_COUNTER_UNPINS),
+	};
+	spin_lock(&m->frames.lock, LOCK_BUDDY);
+	stat->committed_pages = m->frames.committed_blocks * FRAME_BLOCK_PAGES;
+	spin_unlock(&m->frames.lock, LOCK_BUDDY);
+	mutex_lock(&m->lock);
+	stat->spaces = m->nspaces;
+	mutex_unlock(&m->lock);
+}
+
+bool ucow_machine_inject(struct ucow_machine *machine, unsigned kinds, uint64_t nth)
+{
+	return inject_arm(&machine->inject, kinds, nth);
+}

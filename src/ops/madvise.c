@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/* madvise: flags of mappings (fork's), dropping, lazy freeing, populating. */
+#include "ops/ops.h"
+
+#include "fault/fault.h"
+
+#include <errno.h>
+
+static bool is_private_anon(const struct vma *vma)
+{
+	return vma_is_cow(vma) && !(vma->flags & VMA_PFNMAP);
+}
+
+/* ---- advice that changes the mapping ---- */
+
+struct flag_advice {
+	unsigned set, clear;
+	bool (*applies)(const struct vma *vma);
+};
+
+static bool applies_always(const struct vma *vma)
+{
+	(void)vma;
+	return true;
+}
+
+static bool applies_to_pages(const struct vma *vma)
+{
+	return !(vma->flags & VMA_PFNMAP);
+}
+
+/* NULL: the advice changes no flags. */
+static const struct flag_advice *flag_advice_of(enum ucow_advice advice)
+{
+	static const struct flag_advice table[UCOW_MADV_COUNT] = {
+		[UCOW_MADV_DONTFORK] = {VMA_DONTCOPY, 0, applies_always},
+		[UCOW_MADV_DOFORK] = {0, VMA_DONTCOPY, applies_to_pages},
+		[UCOW_MADV_WIPEONFORK] = {VMA_WIPEONFORK, 0, is_private_anon},
+		[UCOW_MADV_KEEPONFORK] = {0, VMA_WIPEONFORK, applies_to_pages},
+	};
+
+	return table[advice].applies ? &table[advice] : NULL;
+}
+
+static int set_flags(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end,
+		     const struct flag_advice *advice)
+{
+	unsigned flags = (vma->flags & ~advice->clear) | advice->set;
+	int error;
+
+	if (!advice->applies(vma))
+		return -EINVAL;
+	if (flags == vma->flags)
+		return 0;
+	error = vmas_isolate(mm, start, end);
+	if (!error)
+		vma_at(&mm->vmas, start)->flags = flags;
+	return error;
+}
+
+/* ---- advice that changes entries ---- */
+
+/*
+ * Contents may be lost until the next store: the entry becomes clean and old, so that a store is seen (it sets dirty).
+ * A page that others use too is left alone.
+ */
+static struct pte make_lazyfree(struct ucow_mm *mm, const struct vma *vma, struct pte pte)
+{
+	struct ucow_page *page;
+
+	(void)vma;
+	if (!pte_has_page(pte))
+		return pte;
+	page = pte_page(&mm->machine->frames, pte);
+	if (page_mapcount(page) != 1 || page_maybe_pinned(page))
+		return pte;
+	page_clear(page, PAGE_DIRTY);
+	page_set(page, PAGE_LAZYFREE);
+	return pte_mkold(pte_mkclean(pte));
+}
+
+static int advise_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end, enum ucow_advice advice)
+{
+	if (advice == UCOW_MADV_FREE) {
+		if (!is_private_anon(vma))
+			return -EINVAL;
+		change_range(mm, vma, start, end, make_lazyfree);
+		return 0;
+	}
+	if (vma->flags & VMA_PFNMAP)
+		return -EINVAL;
+	zap_range(mm, start, end);
+	return 0;
+}
+
+/* ---- the call ---- */
+
+/* As the system call: a hole does not stop the advice, it is reported at the end. */
+static int advise_range(struct ucow_mm *mm, uint64_t start, uint64_t end, enum ucow_advice advice)
+{
+	const struct flag_advice *flags = flag_advice_of(advice);
+	int error = 0;
+	bool hole = false;
+
+	for (uint64_t va = start; va < end && !error;) {
+		struct vma *vma = vma_find(&mm->vmas, va);
+		uint64_t stop;
+
+		hole |= !vma || vma->start > va;
+		if (!vma || vma->start >= end)
+			break;
+		va = max_u64(va, vma->start);
+		stop = min_u64(end, vma->end);
+		error = flags ? set_flags(mm, vma, va, stop, flags) : advise_entries(mm, vma, va, stop, advice);
+		va = stop;
+	}
+	if (flags)
+		vmas_merge(mm, start, end);
+	return error ? error : hole ? -ENOMEM : 0;
+}
+
+static int advise_shared(struct ucow_mm *mm, uint64_t start, uint64_t end, enum ucow_advice advice)
+{
+	int error;
+
+	rwlock_read_lock(&mm->mmap_lock);
+	if (advice == UCOW_MADV_POPULATE_READ || advice == UCOW_MADV_POPULATE_WRITE)
+		error = populate_range(mm, start, end, advice == UCOW_MADV_POPULATE_WRITE);
+	else
+		error = advise_range(mm, start, end, advice);
+	rwlock_read_unlock(&mm->mmap_lock);
+	return error;
+}
+
+int ucow_madvise(struct ucow_mm *mm, uint64_t va, uint64_t length, enum ucow_advice advice)
+{
+	int error;
+
+	if ((unsigned)advice >= UCOW_MADV_COUNT || (va & ~UCOW_PAGE_MASK) || length > UCOW_ADDRESS_LIMIT)
+		return -EINVAL;
+	if (!length)
+		return 0;
+	length = page_round_up(length);
+	if (!mm_range_is_valid(va, length))
+		return -ENOMEM;
+	if (!flag_advice_of(advice))
+		return advise_shared(mm, va, va + length, advice);
+	rwlock_write_lock(&mm->mmap_lock);
+	error = advise_range(mm, va, va + length, advice);
+	rwlock_write_unlock(&mm->mmap_lock);
+	return error;
+}

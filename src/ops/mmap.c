@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+/* mmap: where a mapping goes and what is behind it; insert_pfn; populating. */
+#include "ops/ops.h"
+
+#include "cache/shm.h"
+#include "fault/fault.h"
+
+#include <errno.h>
+
+#define MAP_FLAGS                                                                                             \
+	(UCOW_MAP_SHARED | UCOW_MAP_PRIVATE | UCOW_MAP_FIXED | UCOW_MAP_FIXED_NOREPLACE | UCOW_MAP_POPULATE | \
+	 UCOW_MAP_PFN)
+#define HUGE_ALIGNMENT ((uint64_t)2 << 20)
+
+static bool flags_are_valid(unsigned prot, unsigned flags)
+{
+	unsigned sharing = flags & (UCOW_MAP_SHARED | UCOW_MAP_PRIVATE);
+
+	return !(prot & ~(UCOW_PROT_READ | UCOW_PROT_WRITE)) && !(flags & ~MAP_FLAGS) &&
+	       (sharing == UCOW_MAP_SHARED || sharing == UCOW_MAP_PRIVATE);
+}
+
+static unsigned vma_flags_of(unsigned prot, unsigned flags)
+{
+	return (prot & UCOW_PROT_READ ? VMA_READ : 0u) | (prot & UCOW_PROT_WRITE ? VMA_WRITE : 0u) |
+	       (flags & UCOW_MAP_SHARED ? VMA_SHARED : 0u) | (flags & UCOW_MAP_PFN ? VMA_PFNMAP : 0u);
+}
+
+/* The address: as asked, the wish if it is free, or the first room. Big mappings start where a huge page could. */
+static int choose_address(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsigned flags, uint64_t *va)
+{
+	uint64_t align = length >= HUGE_ALIGNMENT ? HUGE_ALIGNMENT : UCOW_PAGE_SIZE;
+
+	if (flags & (UCOW_MAP_FIXED | UCOW_MAP_FIXED_NOREPLACE)) {
+		if (!mm_range_is_valid(hint, length))
+			return hint & ~UCOW_PAGE_MASK ? -EINVAL : -ENOMEM;
+		if ((flags & UCOW_MAP_FIXED_NOREPLACE) && !vma_range_is_free(&mm->vmas, hint, hint + length))
+			return -EEXIST;
+		*va = hint;
+		return 0;
+	}
+	hint &= UCOW_PAGE_MASK;
+	if (mm_range_is_valid(hint, length) && vma_range_is_free(&mm->vmas, hint, hint + length)) {
+		*va = hint;
+		return 0;
+	}
+	return vma_find_room(&mm->vmas, length, align, va);
+}
+
+/* A node for the mapping and, if shared, its object. */
+static struct vma *make_mapping(struct ucow_machine *machine, uint64_t va, uint64_t length, unsigned flags)
+{
+	struct vma *vma = vma_create(machine);
+
+	if (!vma)
+		return NULL;
+	vma->start = va;
+	vma->end = va + length;
+	vma->flags = flags;
+	vma->pgoff = va >> UCOW_PAGE_SHIFT;
+	if ((flags & VMA_SHARED) && !(flags & VMA_PFNMAP)) {
+		vma->pgoff = 0;
+		vma->object = shm_create(&machine->frames, length >> UCOW_PAGE_SHIFT);
+		if (!vma->object) {
+			vma_release(vma);
+			return NULL;
+		}
+	}
+	return vma;
+}
+
+static int map_locked(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsigned prot, unsigned flags, uint64_t *va)
+{
+	struct vma *vma;
+	int error = choose_address(mm, hint, length, flags, va);
+
+	if (error)
+		return error;
+	vma = make_mapping(mm->machine, *va, length, vma_flags_of(prot, flags));
+	if (!vma)
+		return -ENOMEM;
+	error = unmap_range(mm, *va, *va + length);
+	if (error) {
+		vma_release(vma);
+		return error;
+	}
+	vma_insert(&mm->vmas, vma);
+	vmas_merge(mm, *va, *va + length);
+	return 0;
+}
+
+/* MAP_POPULATE writes to private memory that may be written, so that no store faults later (B.5). */
+static void populate_mapping(struct ucow_mm *mm, uint64_t va, uint64_t length, unsigned prot, unsigned flags)
+{
+	bool write = (prot & UCOW_PROT_WRITE) && !(flags & UCOW_MAP_SHARED);
+
+	rwlock_read_lock(&mm->mmap_lock);
+	(void)populate_range(mm, va, va + length, write);
+	rwlock_read_unlock(&mm->mmap_lock);
+}
+
+int ucow_mmap(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsigned prot, unsigned flags, uint64_t *va)
+{
+	uint64_t chosen;
+	int error;
+
+	if (!length || !flags_are_valid(prot, flags))
+		return -EINVAL;
+	if (length > UCOW_ADDRESS_LIMIT)
+		return -ENOMEM;
+	length = page_round_up(length);
+	rwlock_write_lock(&mm->mmap_lock);
+	error = map_locked(mm, hint, length, prot, flags, &chosen);
+	rwlock_write_unlock(&mm->mmap_lock);
+	if (error)
+		return error;
+	if (flags & UCOW_MAP_POPULATE)
+		populate_mapping(mm, chosen, length, prot, flags);
+	*va = chosen;
+	return 0;
+}
+
+/* ---- populate ---- */
+
+static bool entry_permits(const struct ucow_mm *mm, uint64_t va, bool write)
+{
+	struct table *leaf = table_find_leaf(mm->root, va);
+	struct pte pte = leaf ? leaf_get(leaf, va) : pte_none();
+
+	return pte_is_present(pte) && (!write || pte_is_writable(pte));
+}
+
+int populate_range(struct ucow_mm *mm, uint64_t start, uint64_t end, bool write)
+{
+	struct vma *vma = NULL;
+
+	for (uint64_t va = start; va < end; va += UCOW_PAGE_SIZE) {
+		enum fault_result result = FAULT_DONE;
+
+		if (!vma || va >= vma->end)
+			vma = vma_at(&mm->vmas, va);
+		if (!vma)
+			return -ENOMEM;
+		if ((vma->flags & VMA_PFNMAP) || !(vma->flags & (write ? VMA_WRITE : VMA_READ)))
+			return -EINVAL;
+		while (result == FAULT_DONE && !entry_permits(mm, va, write))
+			result = fault_handle(mm, vma, va, write ? FAULT_WRITE : FAULT_READ);
+		if (result == FAULT_SIGBUS)
+			return -EFAULT;
+		if (result != FAULT_DONE)
+			return fault_errno(result);
+	}
+	return 0;
+}
+
+/* ---- memory that is not a page ---- */
+
+static int insert_locked(struct ucow_mm *mm, uint64_t va, void *host)
+{
+	struct vma *vma = vma_at(&mm->vmas, va);
+	struct table *leaf;
+	int error = 0;
+
+	if (!vma || !(vma->flags & VMA_PFNMAP))
+		return -EINVAL;
+	if (table_make_leaf(&mm->machine->tables, mm->root, va, &leaf))
+		return -ENOMEM;
+	table_lock(leaf);
+	if (pte_is_none(leaf_get(leaf, va)))
+		/* A private mapping copies on the first store; a shared one writes through. */
+		leaf_set(leaf, va, entry_permit(vma, pte_make_pfn(host), !vma_is_cow(vma)));
+	else
+		error = -EBUSY;
+	table_unlock(leaf);
+	return error;
+}
+
+int ucow_insert_pfn(struct ucow_mm *mm, uint64_t va, void *host)
+{
+	int error;
+
+	if (!mm_range_is_valid(va, UCOW_PAGE_SIZE) || !host || ((uintptr_t)host & ~UCOW_PAGE_MASK))
+		return -EINVAL;
+	rwlock_write_lock(&mm->mmap_lock);
+	error = insert_locked(mm, va, host);
+	rwlock_write_unlock(&mm->mmap_lock);
+	return error;
+}

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * mremap: shrink, grow in place, or move the entries. A page moves with its flags, its exclusivity and its pins;
+ * whatever may fail (nodes, tables) is done before the first entry moves.
+ */
+#include "ops/ops.h"
+
+#include "base/mutate.h"
+#include "cache/shm.h"
+#include "fault/fault.h"
+
+#include <errno.h>
+#include <string.h>
+
+struct remap {
+	struct ucow_mm *mm;
+	uint64_t from, old_length;
+	uint64_t to, new_length;
+	bool keep_old; /* MREMAP_DONTUNMAP */
+};
+
+/* ---- entries ---- */
+
+/* A mutant that the tests must notice: the moved page is another one, so that pins stay behind. */
+static struct pte copy_instead(struct remap *remap, struct vma *vma, uint64_t to, struct pte pte)
+{
+	struct frame_pool *frames = &remap->mm->machine->frames;
+	struct ucow_page *copy = frame_alloc(frames, FRAME_ANY);
+
+	if (!copy)
+		return pte;
+	memcpy(page_bytes(copy), pte_host(frames, pte), UCOW_PAGE_SIZE);
+	anon_page_init(remap->mm, vma, to, copy);
+	page_drop_mapping(pte_page(frames, pte));
+	return pte_mkdirty(pte_make_anon(copy));
+}
+
+/* Moved entries are soft-dirty, and lose their userfaultfd protection without a listener (B.7). */
+static void move_entry(struct remap *remap, struct vma *vma, struct table *source, struct table *target, uint64_t va)
+{
+	struct pte pte = leaf_get(source, va);
+	uint64_t to = va - remap->from + remap->to;
+
+	if (pte_is_none(pte))
+		return;
+	leaf_set(source, va, pte_none());
+	if (MUTATED(LOSE_PIN_ON_MOVE) && pte_kind(pte) == PTE_KIND_ANON)
+		pte = copy_instead(remap, vma, to, pte);
+	leaf_set(target, to, pte_mk_soft_dirty(pte_clear_uffd_wp(pte)));
+}
+
+/* Entries [va, end) of one source leaf that go to one target leaf. The mmap lock is exclusive: no order among leaves.
+ */
+static void move_run(struct remap *remap, struct vma *vma, struct table *source, uint64_t va, uint64_t end)
+{
+	struct table *target = table_find_leaf(remap->mm->root, va - remap->from + remap->to);
+
+	table_lock(source);
+	if (target != source)
+		table_lock_nested(target);
+	for (; va < end; va += UCOW_PAGE_SIZE)
+		move_entry(remap, vma, source, target, va);
+	if (target != source)
+		table_unlock(target);
+	table_unlock(source);
+}
+
+/* The end of the run that starts at @va: one source leaf, one target leaf. */
+static uint64_t run_end(const struct remap *remap, uint64_t va)
+{
+	uint64_t end = table_leaf_end(va, remap->from + min_u64(remap->old_length, remap->new_length));
+	uint64_t to = va - remap->from + remap->to;
+
+	return va + (table_leaf_end(to, to + (end - va)) - to);
+}
+
+static int make_target_tables(struct remap *remap)
+{
+	uint64_t end = remap->from + min_u64(remap->old_length, remap->new_length);
+	struct table *leaf;
+
+	for (uint64_t va = remap->from; table_next_leaf(remap->mm->root, &va, end); va = run_end(remap, va))
+		if (table_make_leaf(&remap->mm->machine->tables, remap->mm->root, va - remap->from + remap->to, &leaf))
+			return -ENOMEM;
+	return 0;
+}
+
+static void move_entries(struct remap *remap, struct vma *vma)
+{
+	uint64_t end = remap->from + min_u64(remap->old_length, remap->new_length);
+	struct table *source;
+
+	for (uint64_t va = remap->from; (source = table_next_leaf(remap->mm->root, &va, end)); va = run_end(remap, va))
+		move_run(remap, vma, source, va, run_end(remap, va));
+	tlb_invalidate(&remap->mm->generations, remap->from, remap->from + remap->old_length);
+}
+
+/* ---- mappings ---- */
+
+static struct vma *make_target(struct remap *remap)
+{
+	const struct vma *source = vma_at(&remap->mm->vmas, remap->from);
+	struct vma *target = vma_create(remap->mm->machine);
+
+	if (!target)
+		return NULL;
+	target->start = remap->to;
+	target->end = remap->to + remap->new_length;
+	target->flags = source->flags;
+	target->pgoff = vma_page_index(source, remap->from);
+	target->object = source->object;
+	target->has_anon = source->has_anon;
+	if (target->object)
+		shm_get(target->object);
+	return target;
+}
+
+/* All that can fail. Splitting changes nothing that a program sees; a failure merges again. */
+static int prepare_move(struct remap *remap, struct vma **target)
+{
+	struct ucow_mm *mm = remap->mm;
+	int error;
+
+	*target = make_target(remap);
+	if (!*target)
+		return -ENOMEM;
+	error = vmas_isolate(mm, remap->from, remap->from + remap->old_length);
+	if (!error)
+		error = vmas_isolate(mm, remap->to, remap->to + remap->new_length);
+	if (!error)
+		error = make_target_tables(remap);
+	if (!error)
+		return 0;
+	vma_release(*target);
+	vmas_merge(mm, remap->from, remap->from + remap->old_length);
+	vmas_merge(mm, remap->to, remap->to + remap->new_length);
+	table_free_empty(&mm->machine->tables, mm->root, remap->to, remap->to + remap->new_length);
+	return error;
+}
+
+static int move(struct remap *remap)
+{
+	uint64_t old_end = remap->from + remap->old_length, new_end = remap->to + remap->new_length;
+	struct ucow_mm *mm = remap->mm;
+	struct vma *target;
+	int error = prepare_move(remap, &target);
+
+	if (error)
+		return error;
+	zap_range(mm, remap->to, new_end);
+	vmas_remove(mm, remap->to, new_end);
+	vma_insert(&mm->vmas, target);
+	move_entries(remap, target);
+	if (!remap->keep_old) {
+		zap_range(mm, remap->from, old_end); /* the tail, when the move also shrinks */
+		vmas_remove(mm, remap->from, old_end);
+		table_free_empty(&mm->machine->tables, mm->root, remap->from, old_end);
+	}
+	vmas_merge(mm, remap->from, old_end);
+	vmas_merge(mm, remap->to, new_end);
+	return 0;
+}
+
+/* Grow without moving, if the mapping ends where the range does and there is room. */
+static bool grow_in_place(struct remap *remap, struct vma *vma)
+{
+	uint64_t end = remap->from + remap->new_length;
+
+	if (vma->end != remap->from + remap->old_length || end > UCOW_ADDRESS_LIMIT ||
+	    !vma_range_is_free(&remap->mm->vmas, vma->end, end))
+		return false;
+	vma_grow(&remap->mm->vmas, vma, end);
+	vmas_merge(remap->mm, remap->from, end);
+	return true;
+}
+
+/* ---- the call ---- */
+
+static bool arguments_are_valid(const struct remap *remap, unsigned flags)
+{
+	if (flags & ~(UCOW_MREMAP_MAYMOVE | UCOW_MREMAP_FIXED | UCOW_MREMAP_DONTUNMAP))
+		return false;
+	if ((flags & (UCOW_MREMAP_FIXED | UCOW_MREMAP_DONTUNMAP)) && !(flags & UCOW_MREMAP_MAYMOVE))
+		return false;
+	if ((flags & UCOW_MREMAP_DONTUNMAP) && remap->old_length != remap->new_length)
+		return false;
+	if (!mm_range_is_valid(remap->from, remap->old_length) || !remap->new_length)
+		return false;
+	if (!(flags & UCOW_MREMAP_FIXED))
+		return true;
+	return mm_range_is_valid(remap->to, remap->new_length) &&
+	       (remap->to + remap->new_length <= remap->from || remap->from + remap->old_length <= remap->to);
+}
+
+static int choose_target(struct remap *remap, unsigned flags)
+{
+	uint64_t wish = remap->to & UCOW_PAGE_MASK;
+
+	if (flags & UCOW_MREMAP_FIXED)
+		return 0;
+	if (mm_range_is_valid(wish, remap->new_length) &&
+	    vma_range_is_free(&remap->mm->vmas, wish, wish + remap->new_length)) {
+		remap->to = wish;
+		return 0;
+	}
+	return vma_find_room(&remap->mm->vmas, remap->new_length, UCOW_PAGE_SIZE, &remap->to);
+}
+
+static int remap_locked(struct remap *remap, unsigned flags, uint64_t *result)
+{
+	uint64_t old_end = remap->from + remap->old_length;
+	struct vma *vma = vma_at(&remap->mm->vmas, remap->from);
+	bool stays = !(flags & (UCOW_MREMAP_FIXED | UCOW_MREMAP_DONTUNMAP));
+	int error;
+
+	if (!vma || old_end > vma->end)
+		return -EFAULT;
+	if ((vma->flags & VMA_PFNMAP) && (flags & UCOW_MREMAP_DONTUNMAP))
+		return -EINVAL;
+	if ((vma->flags & VMA_PFNMAP) && remap->new_length > remap->old_length)
+		return -EFAULT;
+	if (stays && remap->new_length < remap->old_length) {
+		error = unmap_range(remap->mm, remap->from + remap->new_length, old_end);
+		if (!error)
+			*result = remap->from;
+		return error;
+	}
+	if (stays && (remap->new_length == remap->old_length || grow_in_place(remap, vma))) {
+		*result = remap->from;
+		return 0;
+	}
+	if (!(flags & UCOW_MREMAP_MAYMOVE))
+		return -ENOMEM;
+	error = choose_target(remap, flags);
+	if (!error)
+		error = move(remap);
+	if (!error)
+		*result = remap->to;
+	return error;
+}
+
+int ucow_mremap(struct ucow_mm *mm, uint64_t va, uint64_t old_length, uint64_t new_length, unsigned flags,
+		uint64_t new_va, uint64_t *result)
+{
+	struct remap remap = {
+		.mm = mm,
+		.from = va,
+		.to = new_va,
+		.keep_old = flags & UCOW_MREMAP_DONTUNMAP,
+	};
+	int error;
+
+	if (old_length > UCOW_ADDRESS_LIMIT || new_length > UCOW_ADDRESS_LIMIT)
+		return -EINVAL;
+	remap.old_length = page_round_up(old_length);
+	remap.new_length = page_round_up(new_length);
+	if (!arguments_are_valid(&remap, flags))
+		return -EINVAL;
+	rwlock_write_lock(&mm->mmap_lock);
+	error = remap_locked(&remap, flags, result);
+	rwlock_write_unlock(&mm->mmap_lock);
+	return error;
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/* Mappings with their memory: nodes, references on objects, isolating a range and merging again. */
+#include "ops/ops.h"
+
+#include "cache/shm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct vma *vma_create(struct ucow_machine *machine)
+{
+	if (inject_fails(&machine->inject, UCOW_INJECT_OTHER))
+		return NULL;
+	return calloc(1, sizeof(struct vma));
+}
+
+void vma_release(struct vma *vma)
+{
+	if (vma && vma->object)
+		shm_put(vma->object);
+	free(vma);
+}
+
+/* Whether a mapping crosses @va. */
+static struct vma *crossing(struct ucow_mm *mm, uint64_t va)
+{
+	struct vma *vma = vma_at(&mm->vmas, va);
+
+	return vma && vma->start < va ? vma : NULL;
+}
+
+static void split_at(struct ucow_mm *mm, uint64_t va, struct vma *upper)
+{
+	vma_split(&mm->vmas, crossing(mm, va), va, upper);
+	if (upper->object)
+		shm_get(upper->object);
+}
+
+int vmas_isolate(struct ucow_mm *mm, uint64_t start, uint64_t end)
+{
+	struct vma *at_start = NULL, *at_end = NULL;
+
+	if (crossing(mm, start)) {
+		at_start = vma_create(mm->machine);
+		if (!at_start)
+			return -ENOMEM;
+	}
+	if (crossing(mm, end)) {
+		at_end = vma_create(mm->machine);
+		if (!at_end) {
+			vma_release(at_start);
+			return -ENOMEM;
+		}
+	}
+	if (at_start)
+		split_at(mm, start, at_start);
+	if (at_end)
+		split_at(mm, end, at_end);
+	return 0;
+}
+
+void vmas_merge(struct ucow_mm *mm, uint64_t start, uint64_t end)
+{
+	struct vma *vma = vma_find(&mm->vmas, start ? start - 1 : 0);
+
+	while (vma && vma->start <= end) {
+		struct vma *merged = vma_merge_next(&mm->vmas, vma);
+
+		vma_release(merged);
+		if (!merged)
+			vma = vma_next(vma);
+	}
+}
+
+void vmas_remove(struct ucow_mm *mm, uint64_t start, uint64_t end)
+{
+	struct vma *vma = vma_find(&mm->vmas, start), *next;
+
+	for (; vma && vma->start < end; vma = next) {
+		UCOW_BUG_ON(vma->start < start || vma->end > end);
+		next = vma_next(vma);
+		vma_remove(&mm->vmas, vma);
+		vma_release(vma);
+	}
+}

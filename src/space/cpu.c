@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/* Cpus: attaching to a space, and the soft TLB's emptiness. */
+#include "space/mm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What a detached cpu's lookups compare with; its TLB is empty, so the value never matters. */
+static const uint64_t no_generations[UCOW_TLB_REGIONS];
+
+static void entry_clear(struct ucow_tlb_entry *entry)
+{
+	entry->read_tag = entry->write_tag = ~(uint64_t)0;
+}
+
+static void tlb_clear(struct ucow_cpu *cpu)
+{
+	if (cpu->nnoted <= TLB_NOTED)
+		for (unsigned i = 0; i < cpu->nnoted; i++)
+			entry_clear(&cpu->tlb[cpu->noted[i]]);
+	else
+		for (unsigned i = 0; i < TLB_DEFAULT_ENTRIES; i++)
+			entry_clear(&cpu->tlb[i]);
+	cpu->nnoted = 0;
+}
+
+int ucow_cpu_create(struct ucow_machine *machine, struct ucow_cpu **result)
+{
+	struct ucow_cpu *cpu;
+
+	if (inject_fails(&machine->inject, UCOW_INJECT_OTHER))
+		return -ENOMEM;
+	cpu = calloc(1, sizeof(*cpu));
+	if (!cpu)
+		return -ENOMEM;
+	cpu->machine = machine;
+	cpu->fast.tlb = cpu->tlb;
+	cpu->fast.tlb_mask = TLB_DEFAULT_ENTRIES - 1;
+	cpu->fast.generations = no_generations;
+	cpu->nnoted = TLB_NOTED + 1;
+	tlb_clear(cpu);
+	mutex_lock(&machine->lock);
+	list_add_tail(&machine->cpus, &cpu->link);
+	machine->ncpus++;
+	mutex_unlock(&machine->lock);
+	*result = cpu;
+	return 0;
+}
+
+void ucow_cpu_destroy(struct ucow_cpu *cpu)
+{
+	if (!cpu)
+		return;
+	ucow_cpu_attach(cpu, NULL);
+	mutex_lock(&cpu->machine->lock);
+	list_del(&cpu->link);
+	cpu->machine->ncpus--;
+	mutex_unlock(&cpu->machine->lock);
+	free(cpu);
+}
+
+void ucow_cpu_attach(struct ucow_cpu *cpu, struct ucow_mm *mm)
+{
+	if (cpu->mm == mm)
+		return;
+	UCOW_BUG_ON(cpu->span_open || (mm && mm->machine != cpu->machine));
+	if (cpu->mm)
+		atomic_fetch_sub(&cpu->mm->attached, 1);
+	if (mm)
+		atomic_fetch_add(&mm->attached, 1);
+	/* A detached cpu's stale entries would match no_generations; another space's would match by accident. */
+	if (!mm || cpu->tlb_serial != mm->serial)
+		tlb_clear(cpu);
+	cpu->tlb_serial = mm ? mm->serial : 0;
+	cpu->mm = mm;
+	cpu->fast.generations = mm ? mm->generations.of : no_generations;
+}
+
+struct ucow_mm *ucow_cpu_mm(const struct ucow_cpu *cpu)
+{
+	return cpu->mm;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/* Making and freeing spaces. */
+#include "space/mm.h"
+
+#include <ucow/mm.h>
+
+#include <stdlib.h>
+
+static _Atomic uint64_t next_serial = 1;
+
+struct ucow_mm *mm_create(struct ucow_machine *machine)
+{
+	struct ucow_mm *mm;
+
+	if (inject_fails(&machine->inject, UCOW_INJECT_OTHER))
+		return NULL;
+	mm = calloc(1, sizeof(*mm));
+	if (!mm)
+		return NULL;
+	mm->root = table_root_create(&machine->tables);
+	if (!mm->root) {
+		free(mm);
+		return NULL;
+	}
+	mm->machine = machine;
+	mm->serial = atomic_fetch_add_explicit(&next_serial, 1, memory_order_relaxed);
+	atomic_init(&mm->pin_limit, machine->pin_limit);
+	rwlock_init(&mm->mmap_lock, LOCK_MMAP);
+	vma_set_init(&mm->vmas, UCOW_ADDRESS_MIN, UCOW_ADDRESS_LIMIT);
+	generations_init(&mm->generations);
+	mutex_lock(&machine->lock);
+	list_add_tail(&machine->spaces, &mm->link);
+	machine->nspaces++;
+	mutex_unlock(&machine->lock);
+	return mm;
+}
+
+void mm_free(struct ucow_mm *mm)
+{
+	struct ucow_machine *machine = mm->machine;
+
+	UCOW_BUG_ON(mm->vmas.count || mm->attached);
+	mutex_lock(&machine->lock);
+	list_del(&mm->link);
+	machine->nspaces--;
+	mutex_unlock(&machine->lock);
+	table_put(&machine->tables, mm->root);
+	pin_account_close(mm->account);
+	rwlock_destroy(&mm->mmap_lock);
+	free(mm);
+}
+
+struct pin_account *mm_pin_account(struct ucow_mm *mm)
+{
+	struct pin_account *account = atomic_load(&mm->account), *made;
+
+	if (likely(account))
+		return account;
+	made = pin_account_create(&mm->machine->frames, atomic_load(&mm->pin_limit));
+	if (!made)
+		return NULL;
+	if (atomic_compare_exchange_strong(&mm->account, &account, made))
+		return made;
+	pin_account_close(made);
+	return account;
+}
+
+bool mm_range_is_valid(uint64_t va, uint64_t nbytes)
+{
+	return !(va & ~UCOW_PAGE_MASK) && nbytes && nbytes <= UCOW_ADDRESS_LIMIT && va >= UCOW_ADDRESS_MIN &&
+	       va <= UCOW_ADDRESS_LIMIT - nbytes;
+}
+
+struct ucow_machine *ucow_mm_machine(const struct ucow_mm *mm)
+{
+	return mm->machine;
+}

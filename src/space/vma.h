@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The set of mappings of a space: ordered, disjoint, with split and merge and a search for room. Pure: it knows no
+ * tables, no pages and allocates nothing, so that it is compiled and tested alone. Nodes are supplied and freed by the
+ * caller.
+ */
+#ifndef SPACE_VMA_H
+#define SPACE_VMA_H
+
+#include "base/tree.h"
+
+#include <stdatomic.h>
+
+enum vma_flag {
+	VMA_READ = 1u << 0,
+	VMA_WRITE = 1u << 1,
+	VMA_SHARED = 1u << 2,
+	VMA_PFNMAP = 1u << 3,     /* memory that is not pages; GUP refuses it */
+	VMA_DONTCOPY = 1u << 4,   /* absent in children */
+	VMA_WIPEONFORK = 1u << 5, /* empty in children */
+};
+
+struct vma {
+	struct tree_node node; /* keyed by start */
+	uint64_t start, end;   /* [start, end), page aligned, not empty */
+	uint64_t pgoff;        /* page number of start: in the object, or (private) where it was first mapped */
+	void *object;          /* shared mappings: what backs them; else NULL */
+	uint64_t gap;          /* free bytes before start */
+	uint64_t max_gap;      /* the greatest gap in this subtree */
+	unsigned flags;        /* enum vma_flag */
+	_Atomic bool
+		has_anon; /* an anon page was ever mapped here, as Linux tells by anon_vma: fork skips the rest (B.4) */
+};
+
+struct vma_set {
+	struct tree tree;
+	uint64_t low, high; /* mappings lie in [low, high) */
+	uint64_t count;
+	uint64_t npages;
+};
+
+void vma_set_init(struct vma_set *set, uint64_t low, uint64_t high);
+
+/* A copy-on-write mapping, is_cow_mapping (semantics.md 0.1). Every mapping may be made writable, so private suffices.
+ */
+static inline bool vma_is_cow(const struct vma *vma)
+{
+	return !(vma->flags & VMA_SHARED);
+}
+
+/* Loads are permitted: as on x86, permission to write includes it. */
+static inline bool vma_is_accessible(const struct vma *vma)
+{
+	return vma->flags & (VMA_READ | VMA_WRITE);
+}
+
+static inline uint64_t vma_page_index(const struct vma *vma, uint64_t va)
+{
+	return vma->pgoff + ((va - vma->start) >> UCOW_PAGE_SHIFT);
+}
+
+/* vma_find - the first mapping that ends above @va, or NULL; it may start above @va. */
+struct vma *vma_find(const struct vma_set *set, uint64_t va);
+/* vma_at - the mapping that contains @va, or NULL. */
+struct vma *vma_at(const struct vma_set *set, uint64_t va);
+struct vma *vma_first(const struct vma_set *set);
+struct vma *vma_next(const struct vma *vma);
+struct vma *vma_prev(const struct vma *vma);
+#define VMA_FOR_EACH(vma, set) for (struct vma *vma = vma_first(set); vma; vma = vma_next(vma))
+
+/* vma_insert - Requires: start, end, pgoff, object, flags are set, and the range is free. */
+void vma_insert(struct vma_set *set, struct vma *vma);
+void vma_remove(struct vma_set *set, struct vma *vma);
+
+/* vma_split - cut @vma at @va: @vma keeps the lower part, @upper (uninitialised) becomes the upper. start < va < end.
+ */
+void vma_split(struct vma_set *set, struct vma *vma, uint64_t va, struct vma *upper);
+
+/* vma_can_merge - whether two mappings, @lower ending where @upper starts, are alike in everything. */
+bool vma_can_merge(const struct vma *lower, const struct vma *upper);
+/* vma_merge_next - merge @vma with its successor if they can. Returns: the node that is now unused, or NULL. */
+struct vma *vma_merge_next(struct vma_set *set, struct vma *vma);
+
+/* vma_grow - move @vma's end up. Requires: the room is free. */
+void vma_grow(struct vma_set *set, struct vma *vma, uint64_t end);
+
+/* vma_range_is_free / vma_range_is_mapped - whether nothing / everything in [start, end) is mapped. */
+bool vma_range_is_free(const struct vma_set *set, uint64_t start, uint64_t end);
+bool vma_range_is_mapped(const struct vma_set *set, uint64_t start, uint64_t end);
+
+/*
+ * vma_find_room - the lowest free range of @nbytes at a multiple of @align (a power of two) in [low, high).
+ * Returns: 0 and *va; -ENOMEM. Time: logarithmic but for gaps that are large enough only before alignment.
+ */
+int vma_find_room(const struct vma_set *set, uint64_t nbytes, uint64_t align, uint64_t *va);
+
+/* vma_set_check - [INV-VMA-1] sorted, disjoint, not empty, gaps and counts true. Returns: NULL or what is wrong. */
+const char *vma_set_check(const struct vma_set *set);
+
+#endif

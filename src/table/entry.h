@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a leaf entry looks like. Only table/ knows the bits; everybody else uses the accessors.
+ *
+ *     63      52 51                              12 11  10   9   8   7   6   5   4   3   2   1   0
+ *    +----------+----------------------------------+-------+---+---+---+---+---+---+---+---+---+---+
+ *    | reserved |  frame number, or host address   | type  | Z | F | U | S | N | X | A | D | W | P |
+ *    |          |  >> 12 for memory without a page |       |   |   |   |   |   |   |   |   |   |   |
+ *    +----------+----------------------------------+-------+---+---+---+---+---+---+---+---+---+---+
+ *
+ *    P present   W writable   D dirty   A accessed   X special: no page behind it   N protnone: present, no access
+ *    S soft-dirty   U userfaultfd write-protected   F page of a shared mapping (RSS kind)   Z the shared zero page
+ *    type: of entries that are not present; 0 in all others
+ *
+ * An entry is empty (all zero), present, or (later) of one of the not-present types.
+ */
+#ifndef TABLE_ENTRY_H
+#define TABLE_ENTRY_H
+
+#include "frame/frame.h"
+
+struct pte {
+	uint64_t v;
+};
+
+#define PTE_PRESENT     ((uint64_t)1 << 0)
+#define PTE_WRITE       ((uint64_t)1 << 1)
+#define PTE_DIRTY       ((uint64_t)1 << 2)
+#define PTE_ACCESSED    ((uint64_t)1 << 3)
+#define PTE_SPECIAL     ((uint64_t)1 << 4)
+#define PTE_PROTNONE    ((uint64_t)1 << 5)
+#define PTE_SOFT_DIRTY  ((uint64_t)1 << 6)
+#define PTE_UFFD_WP     ((uint64_t)1 << 7)
+#define PTE_FILE        ((uint64_t)1 << 8)
+#define PTE_ZERO        ((uint64_t)1 << 9)
+#define PTE_TYPE_MASK   ((uint64_t)3 << 10)
+#define PTE_FRAME_SHIFT 12
+#define PTE_FRAME_BITS  40
+#define PTE_FRAME_MASK  ((((uint64_t)1 << PTE_FRAME_BITS) - 1) << PTE_FRAME_SHIFT)
+#define PTE_FLAG_MASK                                                                                       \
+	(PTE_PRESENT | PTE_WRITE | PTE_DIRTY | PTE_ACCESSED | PTE_SPECIAL | PTE_PROTNONE | PTE_SOFT_DIRTY | \
+	 PTE_UFFD_WP | PTE_FILE | PTE_ZERO)
+
+static_assert((PTE_FLAG_MASK & PTE_TYPE_MASK) == 0, "flags and type overlap");
+static_assert(((PTE_FLAG_MASK | PTE_TYPE_MASK) & PTE_FRAME_MASK) == 0, "flags and frame number overlap");
+static_assert(PTE_FLAG_MASK == 0x3ff, "ten distinct flags");
+
+/* What an entry stands for; a closed set. */
+enum pte_kind {
+	PTE_KIND_NONE,      /* empty */
+	PTE_KIND_ANON,      /* a page of private memory */
+	PTE_KIND_SHARED,    /* a page of a shared mapping */
+	PTE_KIND_ZERO_PAGE, /* the shared zero page */
+	PTE_KIND_PFN,       /* host memory that is not a page */
+};
+
+static inline struct pte pte_none(void)
+{
+	return (struct pte){0};
+}
+
+static inline bool pte_is_none(struct pte pte)
+{
+	return pte.v == 0;
+}
+
+static inline bool pte_is_same(struct pte a, struct pte b)
+{
+	return a.v == b.v;
+}
+
+static inline bool pte_is_present(struct pte pte)
+{
+	return pte.v & PTE_PRESENT;
+}
+
+static inline bool pte_is_writable(struct pte pte)
+{
+	return pte.v & PTE_WRITE;
+}
+
+static inline bool pte_is_dirty(struct pte pte)
+{
+	return pte.v & PTE_DIRTY;
+}
+
+static inline bool pte_is_accessed(struct pte pte)
+{
+	return pte.v & PTE_ACCESSED;
+}
+
+static inline bool pte_is_special(struct pte pte)
+{
+	return pte.v & PTE_SPECIAL;
+}
+
+static inline bool pte_is_protnone(struct pte pte)
+{
+	return pte.v & PTE_PROTNONE;
+}
+
+static inline bool pte_is_soft_dirty(struct pte pte)
+{
+	return pte.v & PTE_SOFT_DIRTY;
+}
+
+static inline bool pte_is_uffd_wp(struct pte pte)
+{
+	return pte.v & PTE_UFFD_WP;
+}
+
+static inline enum pte_kind pte_kind(struct pte pte)
+{
+	if (!pte_is_present(pte))
+		return PTE_KIND_NONE;
+	if (pte.v & PTE_ZERO)
+		return PTE_KIND_ZERO_PAGE;
+	if (pte.v & PTE_SPECIAL)
+		return PTE_KIND_PFN;
+	return pte.v & PTE_FILE ? PTE_KIND_SHARED : PTE_KIND_ANON;
+}
+
+/* pte_has_page - whether a counted page is behind the entry. */
+static inline bool pte_has_page(struct pte pte)
+{
+	return (pte.v & (PTE_PRESENT | PTE_SPECIAL)) == PTE_PRESENT;
+}
+
+static inline uint64_t pte_frame(struct pte pte)
+{
+	return (pte.v & PTE_FRAME_MASK) >> PTE_FRAME_SHIFT;
+}
+
+/* Makers. A fresh entry is read-only, accessed, clean; a writable one is made by pte_mkwrite. */
+
+static inline struct pte pte_make_anon(const struct ucow_page *page)
+{
+	return (struct pte){page_to_pfn(page) << PTE_FRAME_SHIFT | PTE_PRESENT | PTE_ACCESSED};
+}
+
+static inline struct pte pte_make_shared(const struct ucow_page *page)
+{
+	return (struct pte){page_to_pfn(page) << PTE_FRAME_SHIFT | PTE_PRESENT | PTE_ACCESSED | PTE_FILE};
+}
+
+static inline struct pte pte_make_zero(const struct frame_pool *pool)
+{
+	return (struct pte){page_to_pfn(pool->zero_page) << PTE_FRAME_SHIFT | PTE_PRESENT | PTE_ACCESSED | PTE_SPECIAL |
+			    PTE_ZERO};
+}
+
+/* Requires: @host is page-aligned. */
+static inline struct pte pte_make_pfn(const void *host)
+{
+	return (struct pte){((uint64_t)(uintptr_t)host & PTE_FRAME_MASK) | PTE_PRESENT | PTE_ACCESSED | PTE_SPECIAL};
+}
+
+static inline struct pte pte_mkwrite(struct pte pte)
+{
+	return (struct pte){pte.v | PTE_WRITE};
+}
+
+static inline struct pte pte_wrprotect(struct pte pte)
+{
+	return (struct pte){pte.v & ~PTE_WRITE};
+}
+
+/* A store has happened or is about to: on x86 dirty implies soft-dirty (B.7). */
+static inline struct pte pte_mkdirty(struct pte pte)
+{
+	return (struct pte){pte.v | PTE_DIRTY | PTE_SOFT_DIRTY};
+}
+
+static inline struct pte pte_mkclean(struct pte pte)
+{
+	return (struct pte){pte.v & ~PTE_DIRTY};
+}
+
+static inline struct pte pte_mkyoung(struct pte pte)
+{
+	return (struct pte){pte.v | PTE_ACCESSED};
+}
+
+static inline struct pte pte_mkold(struct pte pte)
+{
+	return (struct pte){pte.v & ~PTE_ACCESSED};
+}
+
+static inline struct pte pte_mk_soft_dirty(struct pte pte)
+{
+	return (struct pte){pte.v | PTE_SOFT_DIRTY};
+}
+
+/* No access until a fault; write permission does not survive (B.6). */
+static inline struct pte pte_mk_protnone(struct pte pte)
+{
+	return (struct pte){(pte.v | PTE_PROTNONE) & ~PTE_WRITE};
+}
+
+/* As kernels before 6.2 armed NUMA hints: the write permission waits behind the protnone bit for the hinting fault. */
+static inline struct pte pte_mk_protnone_keep_write(struct pte pte)
+{
+	return (struct pte){pte.v | PTE_PROTNONE};
+}
+
+static inline struct pte pte_clear_protnone(struct pte pte)
+{
+	return (struct pte){pte.v & ~PTE_PROTNONE};
+}
+
+static inline struct pte pte_clear_uffd_wp(struct pte pte)
+{
+	return (struct pte){pte.v & ~PTE_UFFD_WP};
+}
+
+/* pte_inherit - @pte with the soft-dirty and userfaultfd bits of @old (unshare faults, B.3). */
+static inline struct pte pte_inherit(struct pte pte, struct pte old)
+{
+	return (struct pte){pte.v | (old.v & (PTE_SOFT_DIRTY | PTE_UFFD_WP))};
+}
+
+/* pte_page - the page behind the entry. Requires: pte_has_page. */
+static inline struct ucow_page *pte_page(const struct frame_pool *pool, struct pte pte)
+{
+	UCOW_BUG_ON(!pte_has_page(pte));
+	return pfn_to_page(pool, pte_frame(pte));
+}
+
+/* pte_host - the bytes behind a present entry of any kind. */
+static inline void *pte_host(const struct frame_pool *pool, struct pte pte)
+{
+	if (pte_kind(pte) == PTE_KIND_PFN)
+		return (void *)(uintptr_t)(pte_frame(pte) << PTE_FRAME_SHIFT);
+	return pool->ram + (pte_frame(pte) << UCOW_PAGE_SHIFT);
+}
+
+#endif

@@ -1,0 +1,347 @@
+#!/usr/bin/env bats
+# What `ucow litmus` runs, what it prints for people, and its exit status.
+
+# `run` sets stderr.
+# shellcheck disable=SC2154
+load common
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return
+	export LC_ALL=C
+}
+
+@test "a test that holds: one line, status 0" {
+	holding good
+	ucow litmus --on engine --fork eager good.litmus
+	[ "$status" -eq 0 ]
+	[ "$output" = "engine: policy exclusive, fork mode eager
+
+  pass   exclusive  good.litmus
+
+1 test, 1 run: 1 pass, 0 break, 0 skip, 0 error; all as the files say" ]
+	[ -z "$stderr" ]
+}
+
+@test "a check that does not hold: line, check, what was seen, status 1" {
+	failing bad
+	ucow litmus --on engine --fork eager bad.litmus
+	[ "$status" -eq 1 ]
+	[ "${lines[1]}" = '! break  exclusive  bad.litmus:4: check A reads buf "that": saw "this" (`breaks:` does not say so)' ]
+	[ "${lines[2]}" = "1 test, 1 run: 0 pass, 1 break, 0 skip, 0 error; 1 not as the files say" ]
+}
+
+@test "a break that the file lists is expected" {
+	losing lost "breaks: mapcount force-cow refcount"
+	ucow litmus --on engine --policy refcount lost.litmus
+	[ "$status" -eq 0 ]
+	[ "${lines[1]}" = '  break  refcount  lost.litmus:8: check p reads "new!": saw "old!" (as `breaks:` says)' ]
+}
+
+@test "a listed policy that does not break is unexpected" {
+	losing kept "breaks: exclusive"
+	ucow litmus --on engine --policy exclusive kept.litmus
+	[ "$status" -eq 1 ]
+	[[ ${lines[1]} == '! pass   exclusive  kept.litmus (`breaks:` says that it breaks)' ]]
+}
+
+@test "what the engine does not have is skipped, with the reason" {
+	needing absent "ksm"
+	ucow litmus --on engine --fork eager absent.litmus
+	[ "$status" -eq 0 ]
+	[ "${lines[1]}" = "  skip   exclusive  absent.litmus: engine: ksm not built yet" ]
+}
+
+@test "a statement that fails unexpectedly is an error, under a listed policy a break" {
+	for breaks in "" "breaks: exclusive"; do
+		litmus t <<-END
+			title: unmapped memory is written
+			$breaks
+			A map buf 1
+			A unmap buf
+			A write buf "x"
+			check A buf is not mapped
+		END
+		ucow litmus --on engine t.litmus
+		if [ -z "$breaks" ]; then
+			[ "$status" -eq 1 ]
+			[[ ${lines[1]} == '! error  exclusive  t.litmus:5: A write buf "x": SIGSEGV' ]]
+		else
+			[ "$status" -eq 0 ]
+			[[ ${lines[1]} == '  break  exclusive  t.litmus:5: A write buf "x": saw SIGSEGV'* ]]
+		fi
+	done
+}
+
+@test "fails: the very error and nothing else" {
+	for outcome in SIGSEGV SIGBUS; do
+		litmus t <<-END
+			title: a store without permission
+			A map buf 1 prot=r
+			A write buf "x" fails $outcome
+		END
+		ucow litmus --on engine --fork eager t.litmus
+		if [ "$outcome" = SIGSEGV ]; then
+			[ "$status" -eq 0 ]
+			[ "${lines[1]}" = "  pass   exclusive  t.litmus" ]
+		else
+			[ "$status" -eq 1 ]
+			[[ ${lines[1]} == *"saw SIGSEGV"* ]]
+		fi
+	done
+	litmus t <<-'END'
+		title: a store with permission
+		A map buf 1
+		A write buf "x" fails SIGSEGV
+	END
+	ucow litmus --on engine t.litmus
+	[ "$status" -eq 1 ]
+	[[ ${lines[1]} == *"saw succeeded"* ]]
+}
+
+@test "may fail: either outcome, and a handle that stayed unbound holds all checks" {
+	litmus t <<-'END'
+		title: a pin where nothing is
+		A map buf 1
+		A unmap buf
+		A pin buf w -> p may fail EFAULT
+		check p reads "nothing"
+		device p write "x"
+		unpin p
+		check A buf is not mapped
+	END
+	ucow litmus --on engine --fork eager t.litmus
+	[ "$status" -eq 0 ]
+	[[ ${lines[1]} == "  pass   exclusive  t.litmus" ]]
+}
+
+@test "a pin of a range with a hole takes the pages before it" {
+	litmus t <<-'END'
+		title: the third of four pages is gone
+		A map buf 4
+		A write buf "text"
+		A unmap buf[2]
+		A pin buf w -> p
+		check p pages 2
+		check p reads "text"
+		A pin buf[2..3] w -> q fails EFAULT
+	END
+	ucow litmus --on engine t.litmus
+	[ "$status" -eq 0 ]
+	[[ ${lines[1]} == "  pass "* ]]
+}
+
+@test "files of direct I/O are bytes with a size" {
+	litmus t <<-'END'
+		title: out to a file and in again
+		needs: direct-io
+		file f 3 "file"
+		A map buf 2
+		A write buf[0] "mem0"
+		A write buf[1] "mem1"
+		A direct-out buf f@1
+		check file f[0] reads "file"
+		check file f[1] reads "mem0"
+		check file f[2] reads "mem1"
+		A direct-in buf[0] f@2
+		check A reads buf[0] "mem1"
+	END
+	ucow litmus --on engine t.litmus
+	[ "$status" -eq 0 ]
+	[[ ${lines[1]} == "  pass "* ]]
+}
+
+@test "a lane that waits for ever for a page lock is a break" {
+	litmus t <<-'END'
+		title: a scanner never lets go
+		breaks: mapcount
+		A map buf 1
+		A write buf "old"
+		A fork B
+		A lock buf -> l
+		A write buf "new"
+		check A reads buf "new"
+	END
+	ucow litmus --on engine --policy mapcount t.litmus
+	[ "$status" -eq 0 ]
+	[[ ${lines[1]} == '  break  mapcount  t.litmus:7: A write buf "new": saw blocked for ever on a page lock'* ]]
+}
+
+@test "a lane that waits for a page lock goes on when another lane unlocks" {
+	litmus t <<-'END'
+		title: a scanner lets go in time
+		A map buf 1
+		A write buf "old"
+		A fork B
+		A lock buf -> l
+		parallel
+		lane
+		A write buf "new"
+		lane
+		unlock l
+		end
+		check A reads buf "new"
+		check B reads buf "old"
+	END
+	ucow litmus --on engine --policy mapcount --repeat 8 t.litmus
+	[ "$status" -eq 0 ]
+	[[ ${lines[1]} == "  pass   mapcount "* ]]
+}
+
+# Of three statements in two lanes there are three orders; each makes one of the texts come last.
+order_of_lanes() {
+	litmus t <<-END
+		title: which order
+		A map buf 1
+		parallel
+		lane
+		A write buf "a1"
+		A write buf[0]+2 "a2"
+		lane
+		A write buf "b1b2"
+		end
+		check A reads buf "$1"
+	END
+	"$UCOW" litmus --on engine --json --seed "$2" t.litmus | jq -r '.results[0].verdict'
+}
+
+@test "seeds give every order of the lanes, the same seed the same one" {
+	for text in a1a2 b1a2 b1b2; do
+		seen=no
+		for seed in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+			verdict=$(order_of_lanes "$text" "$seed")
+			[ "$verdict" = "$(order_of_lanes "$text" "$seed")" ]
+			if [ "$verdict" = pass ]; then seen=yes; fi
+		done
+		[ "$seen" = yes ]
+	done
+}
+
+@test "--repeat finds the interleaving that fails, and names its seed" {
+	litmus t <<-'END'
+		title: which lane is last
+		A map buf 1
+		parallel
+		lane
+		A write buf "one"
+		lane
+		A write buf "two"
+		end
+		check A reads buf "one"
+	END
+	ucow litmus --on engine --repeat 32 t.litmus
+	[ "$status" -eq 1 ]
+	[[ ${lines[1]} =~ 'saw "two"'.*\(seed\ ([0-9]+)\)$ ]]
+	seed=${BASH_REMATCH[1]}
+	ucow litmus --on engine --seed "$seed" t.litmus
+	[ "$status" -eq 1 ]
+	[[ ${lines[1]} == *"(seed $seed)" ]]
+}
+
+@test "with lanes, a listed policy may break or not" {
+	for text in one two; do
+		litmus t <<-END
+			title: which lane is last
+			breaks: exclusive
+			A map buf 1
+			parallel
+			lane
+			A write buf "one"
+			lane
+			A write buf "two"
+			end
+			check A reads buf "$text"
+		END
+		ucow litmus --on engine --seed 3 t.litmus
+		[ "$status" -eq 0 ]
+	done
+}
+
+@test "a check that means nothing under a policy is left out and counted" {
+	litmus t <<-'END'
+		title: fresh memory is exclusive
+		A map buf 1
+		A write buf "x"
+		check A reads buf "x"
+		check A buf is exclusive
+	END
+	ucow litmus --on engine --policy refcount t.litmus
+	[ "$status" -eq 0 ]
+	[ "${lines[1]}" = "  pass   refcount  t.litmus [1 check skipped: engine: the older policies know no \`exclusive\`]" ]
+}
+
+@test "a test none of whose checks count is a skip" {
+	litmus t <<-'END'
+		title: only exclusive is asked for
+		A map buf 1
+		A write buf "x"
+		check A buf is exclusive
+	END
+	ucow litmus --on engine --policy refcount t.litmus
+	[ "$status" -eq 0 ]
+	[[ ${lines[1]} == "  skip   refcount  t.litmus: "* ]]
+}
+
+@test "forks: modes that the file does not list are skipped" {
+	litmus t <<-'END'
+		title: for another mode
+		forks: lazy
+		A map buf 1
+		check A reads buf zero
+	END
+	ucow litmus --on engine --fork eager t.litmus
+	[ "$status" -eq 0 ]
+	[[ ${lines[1]} == "  skip   exclusive  t.litmus: "*eager* ]]
+}
+
+@test "folders are walked in name order" {
+	holding t/b/z
+	holding t/a
+	holding t/b/c/y
+	touch t/b/readme.txt
+	ucow litmus --on engine --tap t
+	[ "$status" -eq 0 ]
+	[ "$(grep -o 't/.*litmus' <<<"$output" | tr '\n' ' ')" = "t/a.litmus t/b/c/y.litmus t/b/z.litmus " ]
+}
+
+@test "--quiet: nothing where all is as the files say, else only the rest" {
+	holding good
+	failing bad
+	ucow litmus --quiet --on engine good.litmus
+	[ "$status" -eq 0 ]
+	[ -z "$output" ]
+	ucow litmus --quiet --on engine good.litmus bad.litmus
+	[ "$status" -eq 1 ]
+	[ "${#lines[@]}" -eq 1 ]
+	[[ ${lines[0]} == "! break "*bad.litmus:4:* ]]
+}
+
+@test "no colours in a pipe, on a dumb terminal, or with NO_COLOR; colours on a terminal" {
+	holding good
+	ucow litmus --on engine good.litmus
+	[[ $output != *$'\033'* ]]
+	run script -qec "TERM=xterm '$UCOW' litmus --on engine good.litmus" /dev/null
+	[[ $output == *$'\033[32m'* ]]
+	run script -qec "TERM=xterm NO_COLOR=1 '$UCOW' litmus --on engine good.litmus 2>/dev/null" /dev/null
+	[[ $output != *$'\033['* ]]
+	run script -qec "TERM=dumb '$UCOW' litmus --on engine good.litmus 2>/dev/null" /dev/null
+	[[ $output != *$'\033['* ]]
+}
+
+@test "a run does not outlive its time" {
+	{
+		echo "title: sixty thousand times a gigabyte"
+		echo "A map buf 262144"
+		yes "A read buf" | head -n 60000
+		echo "check A reads buf[0] zero"
+	} | litmus t
+	ucow litmus --on engine --timeout 1 t.litmus
+	[ "$status" -eq 1 ]
+	[[ ${lines[1]} == "! error  exclusive  t.litmus:"*": A read buf: engine: timed out after 1 s" ]]
+}
+
+@test "the corpus holds under the rules of today" {
+	[ -d "$UCOW_CORPUS" ] || skip "no corpus"
+	ucow litmus --quiet --on engine "$UCOW_CORPUS"
+	[ "$status" -eq 0 ]
+	[ -z "$output" ]
+}

@@ -1,0 +1,571 @@
+/* SPDX-License-Identifier: MIT */
+/* The flat reference model; see model.h. Slow and plain on purpose. */
+#include "model.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PROT_R = 1, PROT_W = 2 };
+
+static void *must(void *p)
+{
+	if (!p)
+		abort();
+	return p;
+}
+
+/* ---- bytes ---- */
+
+static struct model_bytes *bytes_new(const uint8_t *from)
+{
+	struct model_bytes *b = must(calloc(1, sizeof(*b)));
+
+	b->refs = 1;
+	if (from)
+		memcpy(b->data, from, MODEL_PAGE);
+	return b;
+}
+
+static struct model_bytes *bytes_hold(struct model_bytes *b)
+{
+	b->refs++;
+	return b;
+}
+
+static void bytes_drop(struct model_bytes *b)
+{
+	if (b && !--b->refs)
+		free(b);
+}
+
+static struct model_object *object_new(unsigned npages)
+{
+	struct model_object *o = must(calloc(1, sizeof(*o)));
+
+	o->npages = npages;
+	o->pages = must(calloc(npages, sizeof(*o->pages)));
+	return o;
+}
+
+static void object_drop(struct model_object *o)
+{
+	if (--o->refs)
+		return;
+	for (unsigned i = 0; i < o->npages; i++)
+		bytes_drop(o->pages[i]);
+	free(o->pages);
+	free(o);
+}
+
+/* ---- pages of a space ---- */
+
+void model_init(struct model *m)
+{
+	memset(m, 0, sizeof(*m));
+	m->zero = bytes_new(NULL);
+}
+
+void model_fini(struct model *m)
+{
+	for (unsigned i = 0; i < MODEL_HANDLES; i++)
+		if (m->handles[i].live)
+			model_release(m, i);
+	for (unsigned i = 0; i < MODEL_SPACES; i++)
+		if (m->spaces[i].live)
+			model_exit(m, i);
+	bytes_drop(m->zero);
+}
+
+struct model_page *model_find(struct model_space *s, uint64_t vpn)
+{
+	for (unsigned i = 0; i < MODEL_SLOTS; i++)
+		if (s->pages[i].mapped && s->pages[i].vpn == vpn)
+			return &s->pages[i];
+	return NULL;
+}
+
+static struct model_page *new_page(struct model_space *s, uint64_t vpn)
+{
+	for (unsigned i = 0; i < MODEL_SLOTS; i++) {
+		if (s->pages[i].mapped)
+			continue;
+		s->pages[i] = (struct model_page){.mapped = true, .vpn = vpn};
+		return &s->pages[i];
+	}
+	abort();
+}
+
+static void set_object(struct model_page *p, struct model_object *o)
+{
+	p->object = o;
+	if (o)
+		o->refs++;
+}
+
+static void unmap_page(struct model_page *p)
+{
+	bytes_drop(p->bytes);
+	if (p->object)
+		object_drop(p->object);
+	*p = (struct model_page){0};
+}
+
+/* The bytes of a shared page, made real so that somebody can refer to them. */
+static struct model_bytes *object_bytes(struct model_page *p)
+{
+	struct model_bytes **slot = &p->object->pages[p->offset];
+
+	if (!*slot)
+		*slot = bytes_new(NULL);
+	return *slot;
+}
+
+static bool beyond_object(const struct model_page *p)
+{
+	return p->object && p->offset >= p->object->npages;
+}
+
+const uint8_t *model_content(const struct model *m, const struct model_page *p)
+{
+	const struct model_bytes *b = p->object ? p->object->pages[p->offset] : p->bytes;
+
+	return b ? b->data : m->zero->data;
+}
+
+unsigned model_mapped(const struct model_space *s)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < MODEL_SLOTS; i++)
+		n += s->pages[i].mapped;
+	return n;
+}
+
+unsigned model_populated(const struct model_space *s)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < MODEL_SLOTS; i++)
+		n += s->pages[i].mapped && s->pages[i].bytes;
+	return n;
+}
+
+bool model_range_free(struct model_space *s, uint64_t vpn, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++)
+		if (model_find(s, vpn + i))
+			return false;
+	return true;
+}
+
+int model_covered(struct model_space *s, uint64_t vpn, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++)
+		if (!model_find(s, vpn + i))
+			return -ENOMEM;
+	return 0;
+}
+
+/* ---- access ---- */
+
+int model_may(struct model_space *s, uint64_t vpn, bool write, bool force)
+{
+	const struct model_page *p = model_find(s, vpn);
+
+	if (!p)
+		return -EFAULT;
+	if (write && !(p->prot & PROT_W) && (!force || p->object))
+		return -EFAULT;
+	if (!write && !(p->prot & PROT_R) && !force)
+		return -EFAULT;
+	return beyond_object(p) ? -ENXIO : 0;
+}
+
+/* The bytes that a store to the page changes; a private page is the space's own afterwards. */
+static struct model_bytes *own_bytes(struct model_page *p)
+{
+	if (p->object)
+		return object_bytes(p);
+	if (!p->bytes)
+		p->bytes = bytes_new(NULL);
+	p->exclusive = true;
+	return p->bytes;
+}
+
+int model_touch_for_write(struct model *m, unsigned space, uint64_t vpn, bool force)
+{
+	struct model_space *s = &m->spaces[space];
+	int rc = model_may(s, vpn, true, force);
+
+	if (!rc)
+		own_bytes(model_find(s, vpn));
+	return rc;
+}
+
+static uint64_t chunk(uint64_t va, uint64_t left)
+{
+	uint64_t room = MODEL_PAGE - va % MODEL_PAGE;
+
+	return left < room ? left : room;
+}
+
+int model_read(struct model *m, unsigned space, uint64_t va, uint8_t *buffer, uint64_t nbytes, uint64_t *done)
+{
+	struct model_space *s = &m->spaces[space];
+
+	for (*done = 0; *done < nbytes;) {
+		uint64_t at = va + *done, n = chunk(at, nbytes - *done);
+		int rc = model_may(s, at / MODEL_PAGE, false, false);
+
+		if (rc)
+			return rc;
+		memcpy(buffer + *done, model_content(m, model_find(s, at / MODEL_PAGE)) + at % MODEL_PAGE, n);
+		*done += n;
+	}
+	return 0;
+}
+
+int model_write(struct model *m, unsigned space, uint64_t va, const uint8_t *buffer, uint64_t nbytes, uint64_t *done)
+{
+	struct model_space *s = &m->spaces[space];
+
+	for (*done = 0; *done < nbytes;) {
+		uint64_t at = va + *done, n = chunk(at, nbytes - *done);
+		int rc = model_may(s, at / MODEL_PAGE, true, false);
+
+		if (rc)
+			return rc;
+		memcpy(own_bytes(model_find(s, at / MODEL_PAGE))->data + at % MODEL_PAGE, buffer + *done, n);
+		*done += n;
+	}
+	return 0;
+}
+
+/* ---- spaces ---- */
+
+void model_create(struct model *m, unsigned space)
+{
+	m->spaces[space] = (struct model_space){.live = true, .id = ++m->ids};
+}
+
+void model_exit(struct model *m, unsigned space)
+{
+	struct model_space *s = &m->spaces[space];
+
+	for (unsigned i = 0; i < MODEL_SLOTS; i++)
+		if (s->pages[i].mapped)
+			unmap_page(&s->pages[i]);
+	s->live = false;
+}
+
+/*
+ * From here on the page is shared and held, so that no store changes it in place any more: every get of it sees what
+ * it holds now, for ever. That is all that a plain reference promises.
+ */
+static void freeze_gets(struct model *m, struct model_bytes *bytes)
+{
+	for (unsigned i = 0; i < MODEL_HANDLES; i++) {
+		struct model_handle *h = &m->handles[i];
+
+		for (unsigned k = 0; h->live && !h->pin && k < h->npages; k++) {
+			if (h->bytes[k] != bytes || h->frozen[k])
+				continue;
+			h->bytes[k] = bytes_new(bytes->data);
+			h->frozen[k] = true;
+			bytes_drop(bytes);
+		}
+	}
+}
+
+static void fork_private(struct model *m, struct model_page *from, struct model_page *to)
+{
+	if (!from->bytes || from->wipeonfork)
+		return;
+	to->bytes = bytes_new(from->bytes->data);
+	if (from->bytes->pins) { /* copied for the child at once: semantics.md B.4 */
+		to->exclusive = true;
+		return;
+	}
+	freeze_gets(m, from->bytes);
+	from->exclusive = to->exclusive = false;
+}
+
+void model_fork(struct model *m, unsigned parent, unsigned child)
+{
+	model_create(m, child);
+	for (unsigned i = 0; i < MODEL_SLOTS; i++) {
+		struct model_page *from = &m->spaces[parent].pages[i], *to;
+
+		if (!from->mapped || from->dontfork)
+			continue;
+		to = new_page(&m->spaces[child], from->vpn);
+		*to = *from;
+		to->bytes = NULL;
+		to->exclusive = false;
+		set_object(to, from->object);
+		fork_private(m, from, to);
+	}
+}
+
+/* ---- mappings ---- */
+
+void model_munmap(struct model *m, unsigned space, uint64_t vpn, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++) {
+		struct model_page *p = model_find(&m->spaces[space], vpn + i);
+
+		if (p)
+			unmap_page(p);
+	}
+}
+
+void model_mmap(struct model *m, unsigned space, uint64_t vpn, uint64_t n, unsigned prot, bool shared, bool populate)
+{
+	struct model_object *o = shared ? object_new((unsigned)n) : NULL;
+
+	model_munmap(m, space, vpn, n);
+	m->births++;
+	for (uint64_t i = 0; i < n; i++) {
+		struct model_page *p = new_page(&m->spaces[space], vpn + i);
+
+		p->prot = prot;
+		p->birth = m->births;
+		p->offset = i;
+		set_object(p, o);
+		if (populate && (prot & PROT_W))
+			own_bytes(p);
+	}
+}
+
+int model_mprotect(struct model *m, unsigned space, uint64_t vpn, uint64_t n, unsigned prot)
+{
+	for (uint64_t i = 0; i < n; i++) {
+		struct model_page *p = model_find(&m->spaces[space], vpn + i);
+
+		if (!p)
+			return -ENOMEM;
+		p->prot = prot;
+	}
+	return 0;
+}
+
+static void forget(struct model_page *p)
+{
+	bytes_drop(p->bytes);
+	p->bytes = NULL;
+	p->exclusive = false;
+}
+
+/* One page of madvise: 0 or the error that ends the call. */
+static int advise_page(struct model_page *p, enum model_advice advice)
+{
+	switch (advice) {
+	case MODEL_DONTFORK:
+	case MODEL_DOFORK:
+		p->dontfork = advice == MODEL_DONTFORK;
+		return 0;
+	case MODEL_WIPEONFORK:
+		if (p->object)
+			return -EINVAL;
+		p->wipeonfork = true;
+		return 0;
+	case MODEL_KEEPONFORK:
+		p->wipeonfork = false;
+		return 0;
+	case MODEL_DONTNEED:
+		if (!p->object)
+			forget(p);
+		return 0;
+	case MODEL_FREE: /* without pressure: nothing */
+		return p->object ? -EINVAL : 0;
+	case MODEL_POPULATE_READ:
+		if (!(p->prot & PROT_R))
+			return -EINVAL;
+		return beyond_object(p) ? -EFAULT : 0;
+	case MODEL_POPULATE_WRITE:
+		if (!(p->prot & PROT_W))
+			return -EINVAL;
+		if (beyond_object(p))
+			return -EFAULT;
+		own_bytes(p);
+		return 0;
+	}
+	abort();
+}
+
+/* A hole is reported at the end, except by populate, which goes in order and stops there. */
+int model_madvise(struct model *m, unsigned space, uint64_t vpn, uint64_t n, enum model_advice advice)
+{
+	bool populate = advice == MODEL_POPULATE_READ || advice == MODEL_POPULATE_WRITE;
+	int hole = 0;
+
+	for (uint64_t i = 0; i < n; i++) {
+		struct model_page *p = model_find(&m->spaces[space], vpn + i);
+		int rc = p ? advise_page(p, advice) : -ENOMEM;
+
+		if (!p)
+			hole = rc;
+		if (rc && (p || populate))
+			return rc;
+	}
+	return hole;
+}
+
+/* ---- mremap ---- */
+
+static bool alike(const struct model_page *a, const struct model_page *b)
+{
+	return a->prot == b->prot && a->object == b->object && a->dontfork == b->dontfork &&
+	       a->wipeonfork == b->wipeonfork && (!a->object || b->offset == a->offset + 1);
+}
+
+enum model_one model_one_mapping(struct model_space *s, uint64_t vpn, uint64_t n)
+{
+	enum model_one sure = MODEL_ONE_YES;
+	const struct model_page *a = model_find(s, vpn), *b;
+
+	if (!a)
+		return MODEL_ONE_NO;
+	for (uint64_t i = 1; i < n; i++, a = b) {
+		b = model_find(s, vpn + i);
+		if (!b || !alike(a, b))
+			return MODEL_ONE_NO;
+		if (a->birth != b->birth || b->offset != a->offset + 1)
+			sure = MODEL_ONE_MAYBE;
+	}
+	return sure;
+}
+
+void model_grow(struct model *m, unsigned space, uint64_t vpn, uint64_t old_n, uint64_t new_n)
+{
+	struct model_space *s = &m->spaces[space];
+
+	for (uint64_t i = old_n; i < new_n; i++) {
+		const struct model_page *last = model_find(s, vpn + i - 1);
+		struct model_page *p = new_page(s, vpn + i);
+
+		*p = *last;
+		p->vpn = vpn + i;
+		p->offset = last->offset + 1;
+		p->bytes = NULL;
+		p->exclusive = false;
+		set_object(p, last->object);
+	}
+}
+
+static void move_page(struct model_space *s, struct model_page *p, uint64_t to, bool keep)
+{
+	struct model_page *q;
+
+	if (!keep) {
+		p->vpn = to;
+		return;
+	}
+	q = new_page(s, to);
+	*q = *p;
+	q->vpn = to;
+	set_object(q, p->object);
+	p->bytes = NULL;
+	p->exclusive = false;
+}
+
+void model_move(struct model *m, unsigned space, uint64_t vpn, uint64_t old_n, uint64_t new_n, uint64_t to, bool keep)
+{
+	struct model_space *s = &m->spaces[space];
+
+	model_munmap(m, space, to, new_n);
+	if (old_n > new_n) {
+		model_munmap(m, space, vpn + new_n, old_n - new_n);
+		old_n = new_n;
+	}
+	for (uint64_t i = 0; i < old_n; i++)
+		move_page(s, model_find(s, vpn + i), to + i, keep);
+	model_grow(m, space, to, old_n, new_n);
+}
+
+/* ---- gets and pins ---- */
+
+/* The bytes that a reference to the page holds; NULL for the zero page. Semantics.md B.5. */
+static struct model_bytes *referenced(struct model_page *p, bool pin, bool write, bool longterm)
+{
+	if (p->object)
+		return object_bytes(p);
+	if (write || (pin && (p->bytes || longterm)))
+		return own_bytes(p);
+	return p->bytes;
+}
+
+static void take_page(struct model *m, struct model_handle *h, struct model_page *p, bool longterm)
+{
+	struct model_bytes *b = referenced(p, h->pin, h->write, longterm);
+	unsigned k = h->npages++;
+
+	h->frozen[k] = b && !h->pin && !p->object && !p->exclusive;
+	if (h->frozen[k])
+		h->bytes[k] = bytes_new(b->data);
+	else
+		h->bytes[k] = bytes_hold(b ? b : m->zero);
+	if (b && h->pin)
+		b->pins++;
+}
+
+long model_take(struct model *m, unsigned handle, unsigned space, uint64_t vpn, uint64_t n, bool pin, bool write,
+		bool force, bool longterm)
+{
+	struct model_handle *h = &m->handles[handle];
+	struct model_space *s = &m->spaces[space];
+
+	*h = (struct model_handle){.live = true, .pin = pin, .write = write, .space_id = s->id};
+	while (h->npages < n && !model_may(s, vpn + h->npages, write, force))
+		take_page(m, h, model_find(s, vpn + h->npages), longterm);
+	if (h->npages)
+		return h->npages;
+	h->live = false;
+	return -EFAULT;
+}
+
+void model_release(struct model *m, unsigned handle)
+{
+	struct model_handle *h = &m->handles[handle];
+
+	for (unsigned k = 0; k < h->npages; k++) {
+		if (h->pin && h->bytes[k] != m->zero)
+			h->bytes[k]->pins--;
+		bytes_drop(h->bytes[k]);
+	}
+	h->live = false;
+}
+
+bool model_device_may_write(const struct model *m, unsigned handle)
+{
+	const struct model_handle *h = &m->handles[handle];
+
+	for (unsigned k = 0; k < h->npages; k++)
+		if (h->frozen[k])
+			return false;
+	return h->write;
+}
+
+void model_device_write(struct model *m, unsigned handle, unsigned offset, const uint8_t *buffer, unsigned nbytes)
+{
+	struct model_handle *h = &m->handles[handle];
+
+	for (unsigned k = 0; k < h->npages; k++)
+		memcpy(h->bytes[k]->data + offset, buffer, nbytes);
+}
+
+unsigned model_pinned(const struct model *m, const struct model_space *s)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < MODEL_HANDLES; i++) {
+		const struct model_handle *h = &m->handles[i];
+
+		if (!h->live || !h->pin || (s && h->space_id != s->id))
+			continue;
+		for (unsigned k = 0; k < h->npages; k++)
+			n += h->bytes[k] != m->zero;
+	}
+	return n;
+}
