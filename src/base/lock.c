@@ -63,6 +63,7 @@ void mutex_unlock(struct mutex *mutex)
 void rwlock_init(struct rwlock *lock, enum lock_rank rank)
 {
 	must(pthread_rwlock_init(&lock->lock, NULL));
+	lock->writes = 0;
 	lock->rank = rank;
 }
 
@@ -87,6 +88,7 @@ void rwlock_write_lock(struct rwlock *lock)
 {
 	lock_rank_enter(lock->rank, false);
 	must(pthread_rwlock_wrlock(&lock->lock));
+	lock->writes++;
 }
 
 void rwlock_write_unlock(struct rwlock *lock)

@@ -106,6 +106,7 @@ struct mutex {
 struct rwlock {
 	pthread_rwlock_t lock;
 	enum lock_rank rank;
+	uint64_t writes; /* exclusive sections so far; whoever holds the lock may read it */
 };
 
 void mutex_init(struct mutex *mutex, enum lock_rank rank);

@@ -279,7 +279,7 @@ static void show_progress(const struct report *report, size_t test, size_t colum
 	if (!isatty(STDERR_FILENO))
 		return;
 	report_column_name(report, column, name);
-	fprintf(stderr, "\r\033[K%zu/%zu %s (%s)", test + 1, report->ntests, report->tests[test].litmus->test, name);
+	fprintf(stderr, "\r\033[K%zu/%zu %.50s (%s)", test + 1, report->ntests, report->tests[test].litmus->test, name);
 }
 
 static void clear_progress(void)

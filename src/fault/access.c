@@ -56,6 +56,16 @@ static const struct ucow_tlb_entry *fill(struct ucow_cpu *cpu, struct table *lea
 	return entry;
 }
 
+/* The leaf that covers @va, or NULL; mostly the one of the last time. Requires: mmap_lock, shared. */
+static struct table *find_leaf(struct ucow_cpu *cpu, uint64_t va)
+{
+	struct ucow_mm *mm = cpu->mm;
+
+	if (likely(cpu->leaf && cpu->leaf_writes == mm->mmap_lock.writes && table_same_leaf(cpu->leaf_va, va)))
+		return cpu->leaf;
+	return va < UCOW_ADDRESS_LIMIT ? table_find_leaf(mm->root, va) : NULL;
+}
+
 /* The host address of @va for an access inside one page, faulting as needed. Returns: 0; as ucow/access.h. */
 static int translate(struct ucow_cpu *cpu, uint64_t va, bool write, char **host)
 {
@@ -67,15 +77,20 @@ static int translate(struct ucow_cpu *cpu, uint64_t va, bool write, char **host)
 	if (!mm || span_is_open(cpu))
 		return -EINVAL;
 	if (!entry) {
+		struct table *leaf;
+
 		rwlock_read_lock(&mm->mmap_lock);
+		leaf = find_leaf(cpu, va);
 		do {
 			uint64_t generation = generation_read(&mm->generations, va);
-			struct table *leaf = va < UCOW_ADDRESS_LIMIT ? table_find_leaf(mm->root, va) : NULL;
 
 			entry = leaf ? fill(cpu, leaf, page_va, write, generation) : NULL;
 			if (!entry)
-				error = fault_errno(fault_access(mm, va, write));
+				error = fault_errno(fault_access(mm, va, write, &leaf));
 		} while (!entry && !error);
+		cpu->leaf = leaf;
+		cpu->leaf_va = va;
+		cpu->leaf_writes = mm->mmap_lock.writes;
 		rwlock_read_unlock(&mm->mmap_lock);
 	}
 	if (entry)

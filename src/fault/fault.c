@@ -222,9 +222,9 @@ static void count_result(struct fault *fault, enum fault_result result)
 	}
 }
 
-enum fault_result fault_handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags)
+static enum fault_result handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags, struct table **leaf)
 {
-	struct fault fault = {.mm = mm, .vma = vma, .va = va & UCOW_PAGE_MASK, .flags = flags};
+	struct fault fault = {.mm = mm, .vma = vma, .va = va & UCOW_PAGE_MASK, .flags = flags, .leaf = *leaf};
 	enum fault_result result;
 
 	UCOW_BUG_ON((flags & FAULT_WRITE) && (flags & FAULT_UNSHARE));
@@ -235,7 +235,7 @@ enum fault_result fault_handle(struct ucow_mm *mm, struct vma *vma, uint64_t va,
 		return FAULT_SIGSEGV;
 	}
 	do {
-		if (table_make_leaf(&mm->machine->tables, mm->root, fault.va, &fault.leaf)) {
+		if (!fault.leaf && table_make_leaf(&mm->machine->tables, mm->root, fault.va, &fault.leaf)) {
 			result = FAULT_OOM;
 			break;
 		}
@@ -247,10 +247,18 @@ enum fault_result fault_handle(struct ucow_mm *mm, struct vma *vma, uint64_t va,
 		page_put(fault.waited_for);
 	}
 	count_result(&fault, result);
+	*leaf = fault.leaf;
 	return result;
 }
 
-enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write)
+enum fault_result fault_handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags)
+{
+	struct table *leaf = NULL;
+
+	return handle(mm, vma, va, flags, &leaf);
+}
+
+enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write, struct table **leaf)
 {
 	struct vma *vma = vma_at(&mm->vmas, va);
 
@@ -258,5 +266,5 @@ enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write)
 		count(&mm->machine->counters, UCOW_COUNTER_FAULT_SIGSEGV);
 		return FAULT_SIGSEGV;
 	}
-	return fault_handle(mm, vma, va, write ? FAULT_WRITE : FAULT_READ);
+	return handle(mm, vma, va, write ? FAULT_WRITE : FAULT_READ, leaf);
 }

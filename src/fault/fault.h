@@ -32,8 +32,9 @@ enum fault_result {
  */
 enum fault_result fault_handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags);
 
-/* fault_access - fault_handle for a load or store of a program: finds the mapping and checks its permission first. */
-enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write);
+/* fault_access - fault_handle for a load or store of a program: finds the mapping and checks its permission
+ * first. *leaf is the leaf that covers @va or NULL; then it is set to it if the fault makes one. */
+enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write, struct table **leaf);
 
 /* fault_errno - 0, -EFAULT (SIGSEGV), -ENXIO (SIGBUS), -ENOMEM, -EDEADLK. */
 int fault_errno(enum fault_result result);

@@ -175,9 +175,23 @@ static void give_back(struct frame_pool *pool, struct ucow_page *head)
 		list_add(&pool->cold, &head->link);
 	} else {
 		pool->committed_blocks++;
-		block_insert(pool, head, FRAME_MAX_ORDER, 0);
+		block_insert(pool, head, FRAME_MAX_ORDER, page_is(head, PAGE_ZEROED) ? PAGE_ZEROED : 0);
 	}
 	spin_unlock(&pool->lock, LOCK_BUDDY);
+}
+
+/*
+ * What is known of the bytes of two merging buddies: zero if both are, else nothing. Where frees are poisoned a merged
+ * block is either all zero or all poison, so a half that was never written is poisoned now.
+ */
+static uint32_t merge_contents(struct frame_pool *pool, struct ucow_page *page, struct ucow_page *buddy, unsigned order,
+			       uint32_t zeroed)
+{
+	uint32_t buddy_zeroed = atomic_load_explicit(&buddy->flags, memory_order_relaxed) & PAGE_ZEROED;
+
+	if (pool->poison && zeroed != buddy_zeroed)
+		frame_poison(zeroed ? page : buddy, order);
+	return zeroed & buddy_zeroed;
 }
 
 static void free_locked(struct frame_pool *pool, struct ucow_page *page, unsigned order)
@@ -192,8 +206,7 @@ static void free_locked(struct frame_pool *pool, struct ucow_page *page, unsigne
 		if (!page_is(buddy, PAGE_FREE) || buddy->order != order)
 			break;
 		block_remove(pool, buddy);
-		if (!page_is(buddy, PAGE_ZEROED))
-			zeroed = 0;
+		zeroed = merge_contents(pool, &pool->pages[pfn], buddy, order, zeroed);
 		pfn &= ~((uint64_t)1 << order);
 		order++;
 	}

@@ -147,9 +147,9 @@ uint64_t frame_pool_used(struct frame_pool *pool)
 
 /* ---- poison ---- */
 
-static void poison(struct ucow_page *page)
+void frame_poison(struct ucow_page *page, unsigned order)
 {
-	memset(page_bytes(page), POISON_BYTE, UCOW_PAGE_SIZE);
+	memset(page_bytes(page), POISON_BYTE, UCOW_PAGE_SIZE << order);
 }
 
 bool frame_poison_check(const struct ucow_page *page)
@@ -251,7 +251,7 @@ void page_free(struct ucow_page *page)
 	atomic_store_explicit(&page->word, 0, memory_order_relaxed);
 	atomic_store_explicit(&page->flags, PAGE_CACHED, memory_order_relaxed);
 	if (unlikely(pool->poison))
-		poison(page);
+		frame_poison(page, 0);
 	spin_lock(&cache->lock, LOCK_PCP);
 	have = atomic_load_explicit(&cache->count, memory_order_relaxed);
 	if (have == FRAME_CACHE_PAGES) {

@@ -150,6 +150,8 @@ void buddy_free(struct frame_pool *pool, struct ucow_page *page, unsigned order)
 /* buddy_check - recount the free lists. Returns: NULL or what is wrong. */
 const char *buddy_check(struct frame_pool *pool);
 
+/* frame_poison - overwrite a free block, so that a stale reader or writer is noticed. */
+void frame_poison(struct ucow_page *page, unsigned order);
 /* frame_poison_check - whether a freed, poisoned frame still holds the poison. */
 bool frame_poison_check(const struct ucow_page *page);
 

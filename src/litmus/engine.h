@@ -56,6 +56,11 @@ struct engine {
 	bool check_always;               /* run the invariant checkers after every statement */
 };
 
+/* engine_run_here - run a test that the engine supports, in this process. *@at always names the running statement. */
+void engine_run_here(const struct litmus *litmus, const struct run_options *options, struct run_result *result,
+		     const struct stmt *volatile *at);
+/* engine_run_apart - the same in a forked process, ended when its time is over (engine_apart.c). */
+void engine_run_apart(const struct litmus *litmus, const struct run_options *options, struct run_result *result);
 /* engine_statement - run @stmt, checks included. Returns: its outcome. */
 int engine_statement(struct engine *engine, const struct stmt *stmt);
 /* engine_unsupported - the first thing in the test that the engine cannot do, in @why. Returns: whether there is one.

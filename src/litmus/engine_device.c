@@ -165,17 +165,18 @@ static bool lock_pages(struct ucow_page **pages, size_t npages)
 	return true;
 }
 
-/* A scanner finds pages through other lists than the tables: it must not fault. */
+/* A scanner finds pages without a fault. Returns: how many, each with a reference; or an error if none. */
 static long find_pages(struct engine *engine, const struct stmt *stmt, struct ucow_mm *mm, struct ucow_page **pages)
 {
 	uint64_t va = engine_va_start(engine, &stmt->place);
-	struct ucow_entry_info info;
-	long found = ucow_get_user_pages_remote(mm, va, stmt->place.npages, UCOW_FOLL_NOFAULT | UCOW_FOLL_FORCE, pages);
+	int error = 0;
+	long found = 0;
 
-	ucow_query(mm, va + (found > 0 ? (uint64_t)found * UCOW_PAGE_SIZE : 0), &info);
-	if (found < (long)stmt->place.npages && info.present)
-		engine_skip(engine, "engine: this policy lets nobody find the page without a write fault");
-	return found;
+	while (found < (long)stmt->place.npages && !error) {
+		error = ucow_lookup_page(mm, va + (uint64_t)found * UCOW_PAGE_SIZE, &pages[found]);
+		found += !error;
+	}
+	return found ? found : error == -ENOENT ? -EFAULT : error;
 }
 
 /*

@@ -26,8 +26,8 @@
 #define STEP_SKIPPED (INT_MIN + 1)
 
 struct kernel_participant {
-	pid_t pid;   /* 0: not forked yet */
-	int channel; /* of its main thread; -1 when it is gone */
+	_Atomic pid_t pid;   /* 0: not forked yet */
+	_Atomic int channel; /* of its main thread; -1 when it is gone; lanes look at it while another lets it exit */
 };
 
 enum kernel_handle_state { KERNEL_UNBOUND, KERNEL_HELD, KERNEL_RELEASED };
@@ -98,6 +98,8 @@ typedef int kernel_step_function(struct kernel_step *step);
 
 /* kernel_unsupported - the first thing in the test that cannot be done here, in @why. Returns: whether there is one. */
 bool kernel_unsupported(const struct litmus *litmus, char *why, size_t size);
+/* kernel_describe_skip - put into @why that @stmt is what cannot be done, and @what is missing. */
+void kernel_describe_skip(char *why, size_t size, const struct stmt *stmt, const char *what);
 
 /* ---- kernel_supervise.c ---- */
 

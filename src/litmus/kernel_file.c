@@ -84,7 +84,7 @@ int kernel_define_file(struct kernel_step *step)
 
 	*file = open_file();
 	if (*file < 0)
-		return kernel_skip_test(step, "file: no O_DIRECT in $TMPDIR, /var/tmp or /tmp");
+		return kernel_skip_test(step, "no O_DIRECT in $TMPDIR, /var/tmp or /tmp");
 	return fill(*file, step->stmt->count, &step->stmt->texts[0]);
 }
 

@@ -126,10 +126,10 @@ static int register_buffer(struct kernel_step *step, struct kernel_device *devic
 	int error = kernel_call(step, step->stmt->proc, &command, -1, &reply);
 
 	if (error > 0 && !reply.value)
-		return kernel_skip_test(step, "pin: no ring from another process here: %s", litmus_error_name(error));
+		return kernel_skip_test(step, "no ring from another process here: %s", litmus_error_name(error));
 	/* Pinned memory of other programs of this user counts too: says nothing about the rules. */
 	if (error == ENOMEM && step->stmt->outcome == OUTCOME_OK && geteuid())
-		return kernel_skip_test(step, "pin: more memory than this user may lock (ulimit -l)");
+		return kernel_skip_test(step, "more memory than this user may lock (ulimit -l)");
 	return error;
 }
 
@@ -155,10 +155,10 @@ int kernel_pin(struct kernel_step *step)
 	if (!participant)
 		return STEP_ENDED;
 	if (breaks_off(step, participant, va))
-		return kernel_skip_test(step, "pin: no stock interface holds a part of a range");
+		return kernel_skip_test(step, "no stock interface holds a part of a range");
 	error = open_device(va, &device);
 	if (error)
-		return kernel_skip_test(step, "pin: no io_uring here: %s", litmus_error_name(error));
+		return kernel_skip_test(step, "no io_uring here: %s", litmus_error_name(error));
 	error = register_buffer(step, device);
 	if (error)
 		kernel_device_close(device);

@@ -48,8 +48,8 @@ int kernel_splice(struct kernel_step *step)
 	int ends[2], error = open_pipe(place->npages, ends);
 
 	if (error)
-		return kernel_skip_test(step, "%s: no pipe for %llu pages: %s", litmus_stmt_name(step->stmt->kind),
-					(unsigned long long)place->npages, litmus_error_name(error));
+		return kernel_skip_test(step, "no pipe for %llu pages: %s", (unsigned long long)place->npages,
+					litmus_error_name(error));
 	error = kernel_call(step, step->stmt->proc, &command, ends[1], &reply);
 	close(ends[1]);
 	if (error)

@@ -125,6 +125,11 @@ static bool needs_missing(unsigned needs, char *why, size_t size)
 	return false;
 }
 
+void kernel_describe_skip(char *why, size_t size, const struct stmt *stmt, const char *what)
+{
+	snprintf(why, size, "kernel: line %u, %s: %s", stmt->loc.line, litmus_stmt_name(stmt->kind), what);
+}
+
 bool kernel_unsupported(const struct litmus *litmus, char *why, size_t size)
 {
 	if (needs_missing(litmus->needs, why, size))
@@ -135,7 +140,7 @@ bool kernel_unsupported(const struct litmus *litmus, char *why, size_t size)
 
 		if (!what)
 			continue;
-		snprintf(why, size, "kernel: line %u, %s: %s", stmt->loc.line, litmus_stmt_name(stmt->kind), what);
+		kernel_describe_skip(why, size, stmt, what);
 		return true;
 	}
 	return false;

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -170,7 +169,7 @@ int kernel_start_first(struct kernel_run *run)
 static int shortage(struct kernel_step *step, int error, const char *what)
 {
 	if (step->stmt->outcome == OUTCOME_OK)
-		return kernel_skip_test(step, "fork: no more %s here: %s", what, litmus_error_name(error));
+		return kernel_skip_test(step, "no more %s here: %s", what, litmus_error_name(error));
 	return error;
 }
 
@@ -194,7 +193,7 @@ static int fork_one(struct kernel_step *step, int child)
 	return await_reply(step, child, ends[0], &reply);
 }
 
-/* Let @participant exit, and wait for it. Returns: 0; STEP_ENDED. */
+/* Let process @name exit, and wait until its memory is dropped. Returns: 0; STEP_ENDED. */
 static int end_one(struct kernel_step *step, int name, int channel)
 {
 	struct kernel_participant *participant = &step->run->objects[name].participant;

@@ -58,7 +58,7 @@ int kernel_skip_test(struct kernel_step *step, const char *reason, ...)
 	FORMAT(text, reason);
 	if (enter(step->run)) {
 		result->verdict = VERDICT_SKIP;
-		snprintf(result->reason, sizeof(result->reason), "kernel: line %u: %s", step->stmt->loc.line, text);
+		kernel_describe_skip(result->reason, sizeof(result->reason), step->stmt, text);
 	}
 	return leave(step->run, STEP_ENDED);
 }

@@ -149,7 +149,7 @@ static int step_poke(struct kernel_step *step)
 	int error = store_remotely(step, AGENT_POKE);
 
 	if (error > 0 && step->stmt->outcome == OUTCOME_OK && !may_force())
-		return kernel_skip_test(step, "poke: this kernel refuses forced writes (proc_mem.force_override)");
+		return kernel_skip_test(step, "this kernel refuses forced writes (proc_mem.force_override)");
 	return error;
 }
 

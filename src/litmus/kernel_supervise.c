@@ -88,7 +88,7 @@ static uint64_t region_stride(const struct name *name)
 static int place_regions(struct kernel_run *run)
 {
 	const struct litmus *litmus = run->litmus;
-	const uint64_t spare = UINT64_C(1) << 30;
+	const uint64_t spare = UINT64_C(1) << 28;
 	uint64_t nbytes = REGION_ALIGN, va;
 	void *room;
 

@@ -30,31 +30,23 @@ static const char *const stmt_words[STMT_KIND_COUNT] = {
 #undef X
 };
 
-#define ERRORS(X)                                                                                                      \
-	X(EPERM)                                                                                                       \
-	X(ENOENT)                                                                                                      \
-	X(ESRCH)                                                                                                       \
-	X(EINTR)                                                                                                       \
-	X(EIO)                                                                                                         \
-	X(ENXIO)                                                                                                       \
-	X(E2BIG)                                                                                                       \
-	X(ENOEXEC)                                                                                                     \
-	X(EBADF) X(ECHILD) X(EAGAIN) X(ENOMEM) X(EACCES) X(EFAULT) X(EBUSY) X(EEXIST) X(EXDEV) X(ENODEV) X(ENOTDIR)    \
-		X(EISDIR) X(EINVAL) X(ENFILE) X(EMFILE) X(ENOTTY) X(ETXTBSY) X(EFBIG) X(ENOSPC) X(ESPIPE) X(EROFS)     \
-			X(EMLINK) X(EPIPE) X(EDOM) X(ERANGE) X(EDEADLK) X(ENAMETOOLONG) X(ENOLCK) X(ENOSYS) X(ENODATA) \
-				X(ETIME) X(EOVERFLOW) X(EOPNOTSUPP) X(ENOBUFS) X(EALREADY) X(EINPROGRESS) X(ETIMEDOUT) \
-					X(ESTALE) X(EDQUOT) X(ECANCELED) X(EHWPOISON)
-
+/* clang-format off */
+#define ERROR(name) {#name, name}
 static const struct {
 	const char *name;
 	int value;
 } errors[] = {
-#define X(name) {#name, name},
-	ERRORS(X)
-#undef X
-		{"SIGSEGV", LITMUS_SIGSEGV},
-	{"SIGBUS", LITMUS_SIGBUS},
+	ERROR(EPERM), ERROR(ENOENT), ERROR(ESRCH), ERROR(EINTR), ERROR(EIO), ERROR(ENXIO), ERROR(E2BIG),
+	ERROR(ENOEXEC), ERROR(EBADF), ERROR(ECHILD), ERROR(EAGAIN), ERROR(ENOMEM), ERROR(EACCES), ERROR(EFAULT),
+	ERROR(EBUSY), ERROR(EEXIST), ERROR(EXDEV), ERROR(ENODEV), ERROR(ENOTDIR), ERROR(EISDIR), ERROR(EINVAL),
+	ERROR(ENFILE), ERROR(EMFILE), ERROR(ENOTTY), ERROR(ETXTBSY), ERROR(EFBIG), ERROR(ENOSPC), ERROR(ESPIPE),
+	ERROR(EROFS), ERROR(EMLINK), ERROR(EPIPE), ERROR(EDOM), ERROR(ERANGE), ERROR(EDEADLK), ERROR(ENAMETOOLONG),
+	ERROR(ENOLCK), ERROR(ENOSYS), ERROR(ENODATA), ERROR(ETIME), ERROR(EOVERFLOW), ERROR(EOPNOTSUPP),
+	ERROR(ENOBUFS), ERROR(EALREADY), ERROR(EINPROGRESS), ERROR(ETIMEDOUT), ERROR(ESTALE), ERROR(EDQUOT),
+	ERROR(ECANCELED), ERROR(EHWPOISON),
+	{"SIGSEGV", LITMUS_SIGSEGV}, {"SIGBUS", LITMUS_SIGBUS},
 };
+/* clang-format on */
 
 const char *litmus_need_name(unsigned need_bit)
 {

@@ -111,15 +111,16 @@ static void print_stair(const struct report *report, size_t column, const char *
 	fprintf(report->out, "%s\n", note);
 }
 
-static const char *era(const struct report_column *column)
-{
-	return column->on_kernel ? "the kernel that runs here" : report_policy(column->policy)->era;
-}
-
 static void begin_matrix(const struct report *report)
 {
-	for (size_t i = 0; !report->quiet && i < report->ncolumns; i++)
-		print_stair(report, i, era(&report->columns[i]));
+	char kernel[NOTE_WIDTH + 1];
+
+	snprintf(kernel, sizeof(kernel), "Linux %.*s", NOTE_WIDTH - 6, report->kernel);
+	for (size_t i = 0; !report->quiet && i < report->ncolumns; i++) {
+		const struct report_column *c = &report->columns[i];
+
+		print_stair(report, i, c->on_kernel ? kernel : report_policy(c->policy)->era);
+	}
 }
 
 /* ---- rows ---- */
@@ -252,19 +253,14 @@ static void print_rule(const struct report *report, const char *name, const char
 
 static void print_rules(const struct report *report)
 {
-	char kernel[140];
-
 	fprintf(report->out, "\nThe rules\n");
 	for (size_t i = 0; i < report->ncolumns; i++) {
 		const struct report_column *c = &report->columns[i];
 
-		if (c->on_kernel) {
-			snprintf(kernel, sizeof(kernel), "Linux %s, by real processes and system calls",
-				 report->kernel);
-			print_rule(report, "kernel", kernel);
-		} else if (!i || c[-1].on_kernel || c[-1].policy != c->policy) {
+		if (c->on_kernel)
+			print_rule(report, "kernel", "what this machine does, with real processes and system calls");
+		else if (!i || c[-1].policy != c->policy)
 			print_rule(report, ucow_policy_name(c->policy), report_policy(c->policy)->rule);
-		}
 	}
 }
 

@@ -1,24 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The engine runner: a fresh machine for one test, its statements in order, lanes interleaved by seed, outcomes judged,
- * and the balance drawn at the end. Each run is a forked process of its own, so that neither a crash nor a hang of the
- * engine takes the other tests with it.
+ * and the balance drawn at the end.
  */
 #include "engine.h"
 #include "judge.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #define DEFAULT_RAM (UINT64_C(64) << 20)
 
@@ -168,7 +159,7 @@ struct lane {
 	bool blocked;     /* its next statement waits for a page lock */
 };
 
-/* splitmix64 (Steele, Lea, Flood 2014): every state gives another order. */
+/* splitmix64 (Steele, Lea, Flood 2014). */
 static uint64_t next_random(uint64_t *state)
 {
 	uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
@@ -278,7 +269,7 @@ static bool checks_always(void)
 #endif
 }
 
-static void run_here(const struct litmus *litmus, const struct run_options *options, struct run_result *result,
+void engine_run_here(const struct litmus *litmus, const struct run_options *options, struct run_result *result,
 		     const struct stmt *volatile *at)
 {
 	struct engine engine = {
@@ -301,111 +292,6 @@ static void run_here(const struct litmus *litmus, const struct run_options *opti
 	engine_free(&engine);
 	if (result->verdict == VERDICT_PASS && !result->checks)
 		engine_skip(&engine, "none of its checks is judged here");
-}
-
-/* ---- in a process of its own ---- */
-
-/* Milliseconds until @deadline, at least 0. */
-static int milliseconds_left(const struct timespec *deadline)
-{
-	struct timespec now;
-	int64_t left;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	left = (deadline->tv_sec - now.tv_sec) * INT64_C(1000) + (deadline->tv_nsec - now.tv_nsec) / 1000000;
-	return left < 0 ? 0 : left > INT32_MAX ? INT32_MAX : (int)left;
-}
-
-/* Wait until the other end of @fd is closed. Returns: whether it was, within @seconds. */
-static bool wait_closed(int fd, unsigned seconds)
-{
-	struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
-	struct timespec deadline;
-	int ready;
-
-	clock_gettime(CLOCK_MONOTONIC, &deadline);
-	deadline.tv_sec += seconds;
-	do
-		ready = poll(&poll_fd, 1, milliseconds_left(&deadline));
-	while (ready < 0 && errno == EINTR);
-	return ready > 0;
-}
-
-static int reap(pid_t pid)
-{
-	int status;
-
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return -1;
-	return status;
-}
-
-/* What the child shares with its parent. */
-struct answer {
-	struct run_result result;
-	bool done;                      /* the result is whole */
-	const struct stmt *volatile at; /* the statement that runs now: the parent has it at the same address */
-};
-
-static void describe_end(struct run_result *result, const struct stmt *at, int status)
-{
-	const char *when = at ? "" : " at the end of the test";
-
-	if (WIFSIGNALED(status))
-		run_result_error(result, at, "engine: crashed%s: SIG%s", when, sigabbrev_np(WTERMSIG(status)));
-	else
-		run_result_error(result, at, "engine: ended%s with status %d", when, WEXITSTATUS(status));
-}
-
-static _Noreturn void run_child(const struct litmus *litmus, const struct run_options *options, struct answer *answer,
-				pid_t parent)
-{
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
-		_exit(1);
-	run_here(litmus, options, &answer->result, &answer->at);
-	answer->done = true;
-	_exit(0);
-}
-
-static void await_child(pid_t pid, int fd, const struct run_options *options, const struct answer *answer,
-			struct run_result *result)
-{
-	bool ended = wait_closed(fd, options->timeout_seconds);
-	int status;
-
-	if (!ended)
-		kill(pid, SIGKILL);
-	status = reap(pid);
-	if (answer->done)
-		*result = answer->result;
-	else if (!ended)
-		run_result_error(result, answer->at, "engine: timed out after %u s", options->timeout_seconds);
-	else
-		describe_end(result, answer->at, status);
-}
-
-static void run_apart(const struct litmus *litmus, const struct run_options *options, struct run_result *result)
-{
-	struct answer *answer = mmap(NULL, sizeof(*answer), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	pid_t parent = getpid(), pid = -1;
-	int fds[2];
-
-	if (answer != MAP_FAILED && !pipe2(fds, O_CLOEXEC)) {
-		fflush(NULL);
-		pid = fork();
-		if (!pid)
-			run_child(litmus, options, answer, parent);
-		close(fds[1]);
-		if (pid > 0)
-			await_child(pid, fds[0], options, answer, result);
-		close(fds[0]);
-	}
-	if (pid < 0)
-		run_result_error(result, NULL, "no process for the engine: %s", strerror(errno));
-	if (answer != MAP_FAILED)
-		munmap(answer, sizeof(*answer));
 }
 
 /* Whether the test is for this mode at all; else the reason is in @why. */
@@ -434,7 +320,7 @@ void litmus_run_engine(const struct litmus *litmus, const struct run_options *op
 	    !has_mode(litmus, options->fork, why, sizeof(result->reason)))
 		result->verdict = VERDICT_SKIP;
 	else if (options->in_process)
-		run_here(litmus, options, result, &at);
+		engine_run_here(litmus, options, result, &at);
 	else
-		run_apart(litmus, options, result);
+		engine_run_apart(litmus, options, result);
 }

@@ -58,10 +58,15 @@ struct ucow_cpu {
 	struct ucow_machine *machine; /* (C) */
 	struct ucow_mm *mm;           /* (T) */
 	uint64_t tlb_serial;          /* (T) the space whose translations the TLB holds */
-	bool span_open;               /* (T) */
-	unsigned nnoted;              /* (T) entries filled since the TLB was empty; above TLB_NOTED: many */
-	uint16_t noted[TLB_NOTED];    /* (T) which: flushing a barely used TLB touches only these */
-	struct list link;             /* (L) */
+	/* The page-walk cache: tables are freed in exclusive sections of mmap_lock only, so it holds while their number
+	 * does. */
+	struct table *leaf;        /* (T) the leaf last walked to, or NULL */
+	uint64_t leaf_va;          /* (T) an address that it covers */
+	uint64_t leaf_writes;      /* (T) mmap_lock.writes then */
+	bool span_open;            /* (T) */
+	unsigned nnoted;           /* (T) entries filled since the TLB was empty; above TLB_NOTED: many */
+	uint16_t noted[TLB_NOTED]; /* (T) which: flushing a barely used TLB touches only these */
+	struct list link;          /* (L) */
 	struct ucow_tlb_entry tlb[TLB_DEFAULT_ENTRIES]; /* (T) */
 };
 static_assert(offsetof(struct ucow_cpu, fast) == 0, "the inline functions cast a cpu to its fast part");

@@ -149,8 +149,9 @@ struct table *table_find_leaf(struct table *root, uint64_t va)
 {
 	struct table *table = root;
 
-	while (table && table->level)
-		table = child_of(table, slot_of(table->level, va));
+	/* By depth, not by table->level, so that the loop unrolls into loads at constant shifts. */
+	for (unsigned level = TABLE_ROOT_LEVEL; level && table; level--)
+		table = child_of(table, slot_of(level, va));
 	return table;
 }
 
@@ -176,8 +177,8 @@ int table_make_leaf(struct table_pool *pool, struct table *root, uint64_t va, st
 {
 	struct table *table = root;
 
-	while (table->level) {
-		unsigned slot = slot_of(table->level, va);
+	for (unsigned level = TABLE_ROOT_LEVEL; level; level--) {
+		unsigned slot = slot_of(level, va);
 		struct table *child = child_of(table, slot);
 
 		if (!child)
@@ -209,6 +210,11 @@ struct table *table_next_leaf(struct table *root, uint64_t *va, uint64_t end)
 		}
 	}
 	return NULL;
+}
+
+bool table_same_leaf(uint64_t a, uint64_t b)
+{
+	return (a ^ b) >> (slot_shift[0] + fanout_bits[0]) == 0;
 }
 
 uint64_t table_leaf_end(uint64_t va, uint64_t end)

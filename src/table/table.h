@@ -71,6 +71,9 @@ int table_make_leaf(struct table_pool *pool, struct table *root, uint64_t va, st
  */
 struct table *table_next_leaf(struct table *root, uint64_t *va, uint64_t end);
 
+/* table_same_leaf - whether one leaf covers both addresses. */
+bool table_same_leaf(uint64_t a, uint64_t b);
+
 /* table_leaf_end - the end of the leaf's span around @va, at most @end. */
 uint64_t table_leaf_end(uint64_t va, uint64_t end);
 

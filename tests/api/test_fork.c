@@ -323,14 +323,16 @@ TEST(child_accounts_for_itself)
 	world_close(&w);
 }
 
+/* In a mapping that was written to; one that never was starts empty in the child. */
 TEST(zero_page_stays_the_zero_page_in_the_child)
 {
 	struct world w = world_open();
-	uint64_t va = map_private(w.mm, 1);
+	uint64_t va = map_private(w.mm, 2);
 	struct ucow_machine_stat stat;
 	struct ucow_mm *child;
 
 	CHECK_EQ(get64(w.cpu, va), 0);
+	put64(w.cpu, va + PAGE, 7);
 	child = fork_mm(w.mm);
 	CHECK(query(child, va).zero_page);
 	ucow_cpu_attach(w.cpu, child);
@@ -338,7 +340,25 @@ TEST(zero_page_stays_the_zero_page_in_the_child)
 	ucow_cpu_attach(w.cpu, w.mm);
 	CHECK_EQ(get64(w.cpu, va), 0);
 	ucow_machine_stat(w.machine, &stat);
-	CHECK_EQ(stat.used_pages, 1);
+	CHECK_EQ(stat.used_pages, 2);
+	CHECK_EQ(ucow_mm_destroy(child), 0);
+	world_close(&w);
+}
+
+TEST(memory_that_was_only_read_is_zeros_in_the_child)
+{
+	struct world w = world_open();
+	uint64_t va = map_private(w.mm, 1);
+	struct ucow_mm *child;
+
+	CHECK_EQ(get64(w.cpu, va), 0);
+	child = fork_mm(w.mm);
+	put64(w.cpu, va, 1);
+	ucow_cpu_attach(w.cpu, child);
+	CHECK_EQ(get64(w.cpu, va), 0);
+	put64(w.cpu, va, 2);
+	ucow_cpu_attach(w.cpu, w.mm);
+	CHECK_EQ(get64(w.cpu, va), 1);
 	CHECK_EQ(ucow_mm_destroy(child), 0);
 	world_close(&w);
 }

@@ -485,6 +485,7 @@ TEST(forced_write_breaks_copy_on_write)
 	page = get_page(w.cpu, va, UCOW_FOLL_WRITE | UCOW_FOLL_FORCE);
 	device_write64(page, 2);
 	ucow_put_pages(&page, 1);
+	CHECK(query(w.mm, va).dirty && !query(w.mm, va).writable);
 	CHECK_EQ(get64(w.cpu, va), 2);
 	ucow_cpu_attach(w.cpu, child);
 	CHECK_EQ(get64(w.cpu, va), 1);

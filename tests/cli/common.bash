@@ -67,3 +67,8 @@ ucow() {
 	echo "stdout: $output"
 	echo "stderr: ${stderr:-}"
 }
+
+need_json() {
+	command -v jq >/dev/null || skip "no jq"
+	! "$UCOW" litmus --json 2>&1 | grep -q "without jansson" || skip "built without jansson"
+}

@@ -73,7 +73,7 @@ policies="mapcount force-cow refcount refcount-pin pin-breaks-cow reuse-pinned d
 }
 
 @test "json: one object, as documented" {
-	command -v jq >/dev/null || skip "no jq"
+	need_json
 	holding t/good
 	losing t/lost "breaks: refcount"
 	failing t/bad
@@ -99,7 +99,7 @@ policies="mapcount force-cow refcount refcount-pin pin-breaks-cow reuse-pinned d
 }
 
 @test "json: the kernel has neither policy nor fork mode" {
-	command -v jq >/dev/null || skip "no jq"
+	need_json
 	holding good
 	ucow litmus --on both --json good.litmus
 	[ "$status" -eq 0 ]
@@ -109,7 +109,7 @@ policies="mapcount force-cow refcount refcount-pin pin-breaks-cow reuse-pinned d
 }
 
 @test "json: a file name that is no UTF-8 does not spoil it" {
-	command -v jq >/dev/null || skip "no jq"
+	need_json
 	holding good
 	mv good.litmus $'g\xffod.litmus'
 	ucow litmus --on engine --json $'g\xffod.litmus'

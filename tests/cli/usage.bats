@@ -78,11 +78,11 @@ refused() {
 	litmus bad <<-'END'
 		title: a word that is none
 		A map buf 1
-		A wriet buf "x"
+		A wobble buf "x"
 	END
 	ucow litmus "$BATS_TEST_TMPDIR/bad.litmus"
 	refused
-	[[ $stderr =~ ^$BATS_TEST_TMPDIR/bad.litmus:3:[0-9]+:\ .*wriet ]]
+	[[ $stderr =~ ^$BATS_TEST_TMPDIR/bad.litmus:3:[0-9]+:\ .*wobble ]]
 }
 
 @test "every malformed file is reported, and the good ones do not run" {
@@ -92,7 +92,7 @@ A dance'
 	litmus c/bad <<<'colour: red'
 	: >"$BATS_TEST_TMPDIR/d-empty.litmus"
 	printf 'title: a byte that is no text \xff\n' >"$BATS_TEST_TMPDIR/e-binary.litmus"
-	ucow litmus --json "$BATS_TEST_TMPDIR"
+	ucow litmus "$BATS_TEST_TMPDIR"
 	refused
 	grep -qE '/b-bad\.litmus:2:[0-9]+: ' <<<"$stderr"
 	grep -qE '/c/bad\.litmus:1:[0-9]+: ' <<<"$stderr"

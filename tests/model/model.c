@@ -496,6 +496,14 @@ static struct model_bytes *referenced(struct model_page *p, bool pin, bool write
 	return p->bytes;
 }
 
+static void count_pin(struct model *m, struct model_bytes *b, unsigned space_id)
+{
+	if (!b->pins)
+		b->pinned_by = space_id;
+	m->pins_are_mixed |= b->pinned_by != space_id;
+	b->pins++;
+}
+
 static void take_page(struct model *m, struct model_handle *h, struct model_page *p, bool longterm)
 {
 	struct model_bytes *b = referenced(p, h->pin, h->write, longterm);
@@ -507,7 +515,7 @@ static void take_page(struct model *m, struct model_handle *h, struct model_page
 	else
 		h->bytes[k] = bytes_hold(b ? b : m->zero);
 	if (b && h->pin)
-		b->pins++;
+		count_pin(m, b, h->space_id);
 }
 
 long model_take(struct model *m, unsigned handle, unsigned space, uint64_t vpn, uint64_t n, bool pin, bool write,
@@ -535,6 +543,7 @@ void model_release(struct model *m, unsigned handle)
 		bytes_drop(h->bytes[k]);
 	}
 	h->live = false;
+	m->pins_are_mixed &= model_pinned(m, NULL) != 0;
 }
 
 bool model_device_may_write(const struct model *m, unsigned handle)

@@ -25,7 +25,8 @@ enum {
  */
 struct model_bytes {
 	unsigned refs;
-	unsigned pins; /* of those references: pins */
+	unsigned pins;      /* of those references: pins */
+	unsigned pinned_by; /* the space through which all of them were taken */
 	uint8_t data[MODEL_PAGE];
 };
 
@@ -74,6 +75,11 @@ struct model {
 	struct model_bytes *zero;
 	unsigned births;
 	unsigned ids;
+	/*
+	 * Some page was pinned through two spaces. A release does not say whose pin it is, so the spaces' own counts
+	 * are not defined any more, only their sum is.
+	 */
+	bool pins_are_mixed;
 };
 
 void model_init(struct model *m);

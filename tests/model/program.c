@@ -140,6 +140,7 @@ void program_generate(struct program *p, uint64_t seed, size_t nops)
 
 	p->nops = nops < PROGRAM_MAX_OPS ? nops : PROGRAM_MAX_OPS;
 	p->looks = chance(&state, 40);
+	p->suspects = false;
 	for (size_t i = 0; i < p->nops; i++)
 		p->ops[i] = i ? draw_op(&state, spread) : first_op(&state);
 }

@@ -79,7 +79,8 @@ enum { PROGRAM_MAX_OPS = 400, PROGRAM_WINDOW = 64 };
 
 struct program {
 	size_t nops;
-	bool looks; /* compare by loads after every operation: whatever can be read is faulted in */
+	bool looks;    /* compare by loads after every operation: whatever can be read is faulted in */
+	bool suspects; /* check all invariants after every operation, not after every eighth (shrinking) */
 	struct op ops[PROGRAM_MAX_OPS];
 };
 

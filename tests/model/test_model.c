@@ -122,10 +122,13 @@ static void print_program(const struct program *p, const struct outcome *o)
 
 static void report(struct program *p, uint64_t index, enum ucow_fork_mode mode)
 {
+	struct program simpler = *p;
 	struct outcome o;
 	unsigned runs = 0;
 
 	alarm(600); /* shrinking takes longer than a test */
+	simpler.suspects = true;
+	try_simpler(p, &simpler, mode, &runs);
 	shrink_length(p, mode, &runs);
 	shrink_ops(p, mode, &runs);
 	shrink_length(p, mode, &runs);

@@ -284,7 +284,7 @@ TEST(every_statement_kind_round_trips)
 	for (unsigned i = 0; i < STMT_KIND_COUNT; i++) {
 		if (!seen[i])
 			printf("# no example of %s\n", litmus_stmt_name(i));
-		CHECK(seen[i] || examples[0].kind == i || i == STMT_MAP);
+		CHECK(seen[i]);
 	}
 }
 
@@ -727,7 +727,7 @@ TEST(names_are_one_name_space)
 		snprintf(second, sizeof(second), definitions[i % N], "name");
 		snprintf(text, sizeof(text), "title: t\nA map buf 1\n%s\n%s\n", first, second);
 		CHECK(refused_at(text, 4, (unsigned)(strstr(second, "name") - second) + 1));
-		snprintf(second, sizeof(second), definitions[i % N], "nam");
+		snprintf(second, sizeof(second), definitions[i % N], "other");
 		snprintf(text, sizeof(text), "title: t\nA map buf 1\n%s\n%s\n", first, second);
 		litmus_free(parse(text));
 	}
