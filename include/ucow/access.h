@@ -104,7 +104,7 @@ static inline const struct ucow_tlb_entry *ucow_tlb_lookup(const struct ucow_cpu
 		return 0;                                                                                             \
 	}                                                                                                             \
 	/** ucow_cmpxchg_uN - if *@va == *expected store @desired, else load into *expected; sequentially consistent. \
-	 * @va must be aligned (-EINVAL). *exchanged says which. */                                                                 \
+	 * @va must be aligned (-EINVAL). *exchanged says which. */                                                   \
 	UCOW_NODISCARD static inline int ucow_cmpxchg_u##bits(                                                        \
 		struct ucow_cpu *cpu, uint64_t va, uint##bits##_t *expected, uint##bits##_t desired, bool *exchanged) \
 	{                                                                                                             \

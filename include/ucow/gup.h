@@ -49,6 +49,12 @@ UCOW_API UCOW_NODISCARD long ucow_pin_user_pages_remote(struct ucow_mm *mm, uint
 
 /** ucow_unpin_user_pages - release pins. Thread: any; the space may be gone. */
 UCOW_API void ucow_unpin_user_pages(struct ucow_page *const *pages, size_t npages);
+/**
+ * ucow_unpin_user_pages_remote - release pins that were taken through @mm.
+ * The plain form settles a page that several spaces have pinned (a shared mapping) with the one that pinned it first;
+ * this one with @mm, so that every space's count stays exact. Requires: @mm has pinned each of @pages. Thread: any.
+ */
+UCOW_API void ucow_unpin_user_pages_remote(struct ucow_mm *mm, struct ucow_page *const *pages, size_t npages);
 /** ucow_unpin_user_pages_dirty_lock - mark the pages dirty if @make_dirty, then release the pins. Thread: any. */
 UCOW_API void ucow_unpin_user_pages_dirty_lock(struct ucow_page *const *pages, size_t npages, bool make_dirty);
 /** ucow_put_pages - release gets. Thread: any; the space may be gone. */

@@ -122,8 +122,9 @@ struct ucow_mm_stat {
 	uint64_t swap_entries;
 	uint64_t table_bytes; /* tables reachable from this space */
 	uint64_t mappings;    /* number of mappings */
-	uint64_t pinned;      /* exact number of pins taken through this space and not yet released */
-	bool has_pinned;      /* ever pinned (sticky) */
+	uint64_t
+		pinned; /* pins taken through this space and not yet released; exact (docs/semantics.md, departure 7) */
+	bool has_pinned; /* ever pinned (sticky) */
 };
 /** ucow_mm_stat - fill @stat; cost in proportion to the tables. Thread: any; takes mmap_lock shared. */
 UCOW_API void ucow_mm_stat(struct ucow_mm *mm, struct ucow_mm_stat *stat);

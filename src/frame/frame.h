@@ -305,7 +305,10 @@ static inline uint64_t pin_account_count(const struct pin_account *account)
  * Returns: 0; -ENOMEM (a count would overflow).
  */
 int page_pin(struct ucow_page *page, struct pin_account *account);
-/* page_unpin - Returns: the account whose pin this was; the caller releases its count. */
-struct pin_account *page_unpin(struct ucow_page *page);
+/*
+ * page_unpin - release a pin of @account, or, if that is NULL, of whoever pinned the page first.
+ * Returns: the account whose pin this was; the caller releases its count.
+ */
+struct pin_account *page_unpin(struct ucow_page *page, const struct pin_account *account);
 
 #endif

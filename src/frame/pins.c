@@ -242,23 +242,23 @@ int page_pin(struct ucow_page *page, struct pin_account *account)
 	return 0;
 }
 
-struct pin_account *page_unpin(struct ucow_page *page)
+struct pin_account *page_unpin(struct ucow_page *page, const struct pin_account *account)
 {
 	struct frame_pool *pool = page_pool(page);
-	uint64_t before = atomic_load_explicit(&page->word, memory_order_relaxed);
-	struct pin_account *account;
+	uint64_t before = atomic_fetch_sub_explicit(&page->word, PAGE_ONE_PIN, memory_order_acq_rel);
+	struct pin_account *owner;
 
-	before = atomic_fetch_sub_explicit(&page->word, PAGE_ONE_PIN, memory_order_acq_rel);
 	if (!word_pins(before) || (before & PAGE_REF_MASK) < UCOW_GUP_PIN_COUNTING_BIAS)
 		UCOW_BUG("unpin of a page that is not pinned");
 	if (unlikely(word_account(before) == PIN_ACCOUNT_MANY)) {
 		mutex_lock(&pool->pins_lock);
-		account = share_take(pool, page, NULL);
+		owner = share_take(pool, page, account);
 		mutex_unlock(&pool->pins_lock);
 	} else {
-		account = pool->accounts[word_account(before)];
+		owner = pool->accounts[word_account(before)];
 	}
+	UCOW_BUG_ON(account && owner != account);
 	if ((before & PAGE_REF_MASK) == UCOW_GUP_PIN_COUNTING_BIAS)
 		page_free(page);
-	return account;
+	return owner;
 }

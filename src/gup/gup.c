@@ -295,7 +295,7 @@ static void release_run(struct pin_account *account, uint64_t length)
 }
 
 /* Consecutive pages nearly always belong to one account: settle with it once a run. */
-void ucow_unpin_user_pages(struct ucow_page *const *pages, size_t npages)
+static void unpin(struct ucow_page *const *pages, size_t npages, const struct pin_account *whose)
 {
 	struct pin_account *account = NULL;
 	uint64_t length = 0;
@@ -305,7 +305,7 @@ void ucow_unpin_user_pages(struct ucow_page *const *pages, size_t npages)
 
 		if (page_is(pages[i], PAGE_ZERO))
 			continue;
-		owner = page_unpin(pages[i]);
+		owner = page_unpin(pages[i], whose);
 		if (owner != account) {
 			release_run(account, length);
 			account = owner;
@@ -314,6 +314,16 @@ void ucow_unpin_user_pages(struct ucow_page *const *pages, size_t npages)
 		length++;
 	}
 	release_run(account, length);
+}
+
+void ucow_unpin_user_pages(struct ucow_page *const *pages, size_t npages)
+{
+	unpin(pages, npages, NULL);
+}
+
+void ucow_unpin_user_pages_remote(struct ucow_mm *mm, struct ucow_page *const *pages, size_t npages)
+{
+	unpin(pages, npages, atomic_load(&mm->account));
 }
 
 void ucow_unpin_user_pages_dirty_lock(struct ucow_page *const *pages, size_t npages, bool make_dirty)

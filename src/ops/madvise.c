@@ -42,20 +42,13 @@ static const struct flag_advice *flag_advice_of(enum ucow_advice advice)
 	return table[advice].applies ? &table[advice] : NULL;
 }
 
-static int set_flags(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end,
-		     const struct flag_advice *advice)
+/* Requires: @vma does not cross the ends of the range. */
+static int set_flags(struct vma *vma, const struct flag_advice *advice)
 {
-	unsigned flags = (vma->flags & ~advice->clear) | advice->set;
-	int error;
-
 	if (!advice->applies(vma))
 		return -EINVAL;
-	if (flags == vma->flags)
-		return 0;
-	error = vmas_isolate(mm, start, end);
-	if (!error)
-		vma_at(&mm->vmas, start)->flags = flags;
-	return error;
+	vma->flags = (vma->flags & ~advice->clear) | advice->set;
+	return 0;
 }
 
 /* ---- advice that changes entries ---- */
@@ -99,7 +92,7 @@ static int advise_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, u
 static int advise_range(struct ucow_mm *mm, uint64_t start, uint64_t end, enum ucow_advice advice)
 {
 	const struct flag_advice *flags = flag_advice_of(advice);
-	int error = 0;
+	int error = flags ? vmas_isolate(mm, start, end) : 0;
 	bool hole = false;
 
 	for (uint64_t va = start; va < end && !error;) {
@@ -111,7 +104,7 @@ static int advise_range(struct ucow_mm *mm, uint64_t start, uint64_t end, enum u
 			break;
 		va = max_u64(va, vma->start);
 		stop = min_u64(end, vma->end);
-		error = flags ? set_flags(mm, vma, va, stop, flags) : advise_entries(mm, vma, va, stop, advice);
+		error = flags ? set_flags(vma, flags) : advise_entries(mm, vma, va, stop, advice);
 		va = stop;
 	}
 	if (flags)

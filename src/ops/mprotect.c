@@ -23,43 +23,37 @@ static struct pte reprotect(struct ucow_mm *mm, const struct vma *vma, struct pt
 	return pte;
 }
 
-static int protect_one(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end, unsigned flags)
+/* Where the mappings that cover @start without a hole end, at most @end. */
+static uint64_t covered_until(struct ucow_mm *mm, uint64_t start, uint64_t end)
 {
-	int error;
+	struct vma *vma = vma_at(&mm->vmas, start);
 
-	start = max_u64(start, vma->start);
-	end = min_u64(end, vma->end);
-	if (flags == vma->flags)
-		return 0;
-	error = vmas_isolate(mm, start, end);
-	if (error)
-		return error;
-	vma = vma_at(&mm->vmas, start);
-	vma->flags = flags;
-	change_range(mm, vma, start, end, reprotect);
-	return 0;
+	while (vma && vma->start <= start && start < end) {
+		start = vma->end;
+		vma = vma_next(vma);
+	}
+	return min_u64(start, end);
 }
 
-/* Mapping by mapping, as the system call does: what precedes a hole has changed. */
+/* As the system call does: what precedes a hole changes. All splitting comes first, so that no memory means no change.
+ */
 static int protect_range(struct ucow_mm *mm, uint64_t start, uint64_t end, unsigned permissions)
 {
-	uint64_t va = start;
-	int error = 0;
+	uint64_t covered = covered_until(mm, start, end);
+	int error = vmas_isolate(mm, start, covered);
 
-	while (va < end && !error) {
-		struct vma *vma = vma_at(&mm->vmas, va);
-		uint64_t next;
+	if (error)
+		return error;
+	for (struct vma *vma = vma_at(&mm->vmas, start); vma && vma->start < covered; vma = vma_next(vma)) {
+		unsigned flags = (vma->flags & ~VMA_PERMISSIONS) | permissions;
 
-		if (!vma) {
-			error = -ENOMEM;
-			break;
-		}
-		next = vma->end;
-		error = protect_one(mm, vma, va, end, (vma->flags & ~VMA_PERMISSIONS) | permissions);
-		va = next;
+		if (flags == vma->flags)
+			continue;
+		vma->flags = flags;
+		change_range(mm, vma, vma->start, vma->end, reprotect);
 	}
-	vmas_merge(mm, start, end);
-	return error;
+	vmas_merge(mm, start, covered);
+	return covered < end ? -ENOMEM : 0;
 }
 
 int ucow_mprotect(struct ucow_mm *mm, uint64_t va, uint64_t length, unsigned prot)
