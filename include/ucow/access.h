@@ -3,9 +3,14 @@
  * Loads and stores through a space: cpus, the soft TLB and its inline fast path.
  *
  * A cpu belongs to one host thread at a time. Aligned accesses of up to 8 bytes and compare-exchange are single
- * accesses of the host (linearizable); longer or unaligned ones are sequences of them. Every call returns 0, or -EFAULT
- * SIGSEGV: no mapping, or not permitted -ENXIO    SIGBUS: nothing behind the mapping -ENOMEM   no memory for a page or
- * a table -EDEADLK  the page-lock callback gave up (ucow/machine.h) -EINVAL   the cpu is not attached to a space
+ * accesses of the host (linearizable); longer or unaligned ones are sequences of them. Every call returns 0, or
+ *
+ * - -EFAULT: SIGSEGV, no mapping or not permitted
+ * - -ENXIO: SIGBUS, nothing behind the mapping
+ * - -ENOMEM: no memory for a page or a table
+ * - -EDEADLK: the page-lock callback gave up (ucow/machine.h)
+ * - -EINVAL: the cpu is not attached to a space
+ *
  * ucow_read and ucow_write report in *done how many bytes came before the failure.
  */
 #ifndef UCOW_ACCESS_H

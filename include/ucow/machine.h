@@ -61,9 +61,9 @@ struct ucow_machine_options {
 	 */
 	void (*on_pinned_fork)(void *arg, const struct ucow_pinned_fork *info);
 	/*
-	 * Called instead of waiting when a fault would have to wait for a page lock that somebody else holds (policies
-	 * MAPCOUNT and FORCE_COW only, [INV-LOCK-1]). Return true to wait, false to give up: the access then fails
-	 * with -EDEADLK and nothing has changed. NULL: wait.
+	 * Called, with the space's mmap_lock held shared (so it must not call ucow on the space), before a fault waits
+	 * for a page lock that somebody else holds (policies MAPCOUNT and FORCE_COW only, [INV-LOCK-1]). Return true to
+	 * wait, false to give up: the access then fails with -EDEADLK and nothing has changed. NULL: wait.
 	 */
 	bool (*on_page_lock_wait)(void *arg, struct ucow_page *page);
 	void *arg; /* passed to the callbacks */

@@ -102,7 +102,11 @@ UCOW_API UCOW_NODISCARD int ucow_mprotect(struct ucow_mm *mm, uint64_t va, uint6
 UCOW_API UCOW_NODISCARD int ucow_mremap(struct ucow_mm *mm, uint64_t va, uint64_t old_length, uint64_t new_length,
 					unsigned flags, uint64_t new_va, uint64_t *result);
 
-/** ucow_madvise - see enum ucow_advice. Returns: 0; -EINVAL; -ENOMEM (a hole); -EFAULT (populate: nothing there). */
+/**
+ * ucow_madvise - see enum ucow_advice.
+ * Returns: 0; -EINVAL; -ENOMEM (a hole, the rest of the range was advised; or no memory, nothing or, when populating, a
+ * part was done); -EFAULT (populate: nothing behind the mapping); -EDEADLK (populate: the page-lock callback gave up).
+ */
 UCOW_API UCOW_NODISCARD int ucow_madvise(struct ucow_mm *mm, uint64_t va, uint64_t length, enum ucow_advice advice);
 
 /**

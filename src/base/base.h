@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What every file of the engine may use: helpers of the language and the three kinds of complaint.
- *   UCOW_BUG_ON    a broken invariant or a caller's misuse; aborts in debug and checked builds, costs nothing in
- * release UCOW_BUG       the same, unconditional, in every build: going on would corrupt memory checked_build  for
- * checks that cost more than a comparison
+ * What every file of the engine may use: helpers of the language and the kinds of complaint.
+ *
+ * - UCOW_BUG_ON: a broken invariant or a caller's misuse; aborts in debug and checked builds, costs nothing in release
+ * - UCOW_BUG: the same in every build, where going on would corrupt memory
+ * - checked_build: for checks that cost more than a comparison
  */
 #ifndef BASE_BASE_H
 #define BASE_BASE_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Failure injection: every allocation of the engine asks here first (ucow_machine_inject). */
+/* Failure injection: whatever the engine allocates for its caller asks here first (ucow_machine_inject). */
 #ifndef BASE_INJECT_H
 #define BASE_INJECT_H
 

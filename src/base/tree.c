@@ -87,13 +87,6 @@ void tree_remove(struct tree *tree, struct tree_node *node)
 	tree_updated(tree, parent);
 }
 
-void tree_rekey(struct tree_node *node, uint64_t key)
-{
-	UCOW_BUG_ON(tree_prev(node) && tree_prev(node)->key >= key);
-	UCOW_BUG_ON(tree_next(node) && tree_next(node)->key <= key);
-	node->key = key;
-}
-
 struct tree_node *tree_floor(const struct tree *tree, uint64_t key)
 {
 	struct tree_node *node = tree->root, *best = NULL;

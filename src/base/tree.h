@@ -12,7 +12,7 @@
 
 struct tree_node {
 	struct tree_node *parent, *left, *right;
-	uint64_t key; /* changed only by tree_rekey */
+	uint64_t key;
 	uint32_t priority;
 };
 
@@ -25,8 +25,6 @@ struct tree {
 /* tree_insert - add @node under @key. Requires: no node with this key. */
 void tree_insert(struct tree *tree, struct tree_node *node, uint64_t key);
 void tree_remove(struct tree *tree, struct tree_node *node);
-/* tree_rekey - change @node's key. Requires: it stays strictly between its neighbours' keys. */
-void tree_rekey(struct tree_node *node, uint64_t key);
 /* tree_updated - @node's own part of the summary has changed: recompute it and its ancestors. */
 void tree_updated(struct tree *tree, struct tree_node *node);
 /* tree_floor - the node with the greatest key <= @key, or NULL. */

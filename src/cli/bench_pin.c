@@ -53,6 +53,20 @@ struct pin_ring {
 	struct io_uring ring;
 };
 
+static int register_and_unregister(struct pin_ring *pin, char why[BENCH_WHY])
+{
+	const struct bench_mapping *mapping = pin->mapping;
+	const struct iovec buffer = {mapping->bytes, mapping->npages * UCOW_PAGE_SIZE};
+	int err = io_uring_register_buffers(&pin->ring, &buffer, 1);
+
+	if (!err)
+		err = io_uring_unregister_buffers(&pin->ring);
+	if (err)
+		snprintf(why, BENCH_WHY, "io_uring buffer registration: %s", strerror(-err));
+	return err;
+}
+
+/* Registers once, to learn whether the limit on locked memory permits it. */
 static int ring_open(const struct bench_row *row, void **state, char why[BENCH_WHY])
 {
 	struct pin_ring *pin = calloc(1, sizeof(*pin));
@@ -68,9 +82,14 @@ static int ring_open(const struct bench_row *row, void **state, char why[BENCH_W
 		snprintf(why, BENCH_WHY, "io_uring: %s", strerror(-err));
 		goto fail_mapping;
 	}
+	err = register_and_unregister(pin, why);
+	if (err)
+		goto fail_ring;
 	*state = pin;
 	return 0;
 
+fail_ring:
+	io_uring_queue_exit(&pin->ring);
 fail_mapping:
 	bench_mapping_close(pin->mapping);
 fail_free:
@@ -82,18 +101,13 @@ static int ring_sample(void *state, double *value, char why[BENCH_WHY])
 {
 	struct pin_ring *pin = state;
 	const struct bench_mapping *mapping = pin->mapping;
-	const struct iovec buffer = {mapping->bytes, mapping->npages * UCOW_PAGE_SIZE};
 	uint64_t start = bench_now();
 
 	for (unsigned i = 0; i < NBATCHES; i++) {
-		int err = io_uring_register_buffers(&pin->ring, &buffer, 1);
+		int err = register_and_unregister(pin, why);
 
-		if (!err)
-			err = io_uring_unregister_buffers(&pin->ring);
-		if (err) {
-			snprintf(why, BENCH_WHY, "io_uring buffer registration: %s", strerror(-err));
+		if (err)
 			return err;
-		}
 	}
 	*value = per_page(start, mapping->npages);
 	return 0;

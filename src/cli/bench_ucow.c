@@ -16,6 +16,7 @@ static int space_make(const struct bench_row *row, struct bench_space *space)
 		.size = sizeof(options),
 		.ram_bytes = row->npages * UCOW_PAGE_SIZE * row->copies + SLACK_BYTES,
 		.fork_mode = row->fork,
+		.flags = UCOW_MACHINE_KEEP_RAM,
 	};
 	int err = ucow_machine_create(&options, &space->machine);
 

@@ -161,7 +161,7 @@ static enum fault_result act_copy(struct cow *cow)
 	enum fault_result result = FAULT_DONE;
 	struct ucow_page *copy;
 
-	/* The page lock is not needed for a copy, and must not be held over an allocation. */
+	/* A page lock that was merely tried is not needed for a copy, nor over its allocation. */
 	release_page_lock(cow);
 	if (cow->page)
 		page_get(cow->page);

@@ -142,7 +142,9 @@ uint64_t frame_pool_used(struct frame_pool *pool)
 	spin_lock(&pool->lock, LOCK_BUDDY);
 	used = pool->committed_blocks * FRAME_BLOCK_PAGES - pool->free_pages;
 	spin_unlock(&pool->lock, LOCK_BUDDY);
-	return used - idle - (pool->zero_page != NULL);
+	/* Frames on the move between the two readings may be seen twice. */
+	idle += pool->zero_page != NULL;
+	return used > idle ? used - idle : 0;
 }
 
 /* ---- poison ---- */
@@ -225,6 +227,7 @@ struct ucow_page *frame_alloc(struct frame_pool *pool, enum frame_want want)
 		return NULL;
 	page = cache_take(pool);
 	if (unlikely(!page)) {
+		/* Also waits for a thread that is committing the last block, which it does under its cache's lock. */
 		caches_drain(pool);
 		page = cache_take(pool);
 		if (!page)

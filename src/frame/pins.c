@@ -133,7 +133,8 @@ static int shares_append(struct frame_pool *pool, struct ucow_page *page, struct
 	while (*end)
 		end = &(*end)->next;
 	for (start = end; n; n--) {
-		struct pin_shares *share = malloc(sizeof(*share));
+		struct pin_shares *share = inject_fails(pool->inject, UCOW_INJECT_OTHER) ? NULL
+											 : malloc(sizeof(*share));
 
 		if (!share)
 			break;

@@ -23,6 +23,7 @@ struct gup {
 	uint64_t start;
 	unsigned flags;              /* UCOW_FOLL_* */
 	struct pin_account *account; /* pins; NULL: gets */
+	uint64_t budget;             /* pins: how many more the account has room for */
 	struct vma *vma;             /* the mapping of the current address */
 	bool faulted;                /* a write fault for the current address has completed */
 };
@@ -83,7 +84,12 @@ static int take(struct gup *gup, struct ucow_page *page)
 {
 	if (page_is(page, PAGE_ZERO))
 		return 0;
-	return gup->account ? page_pin(page, gup->account) : page_try_get(page);
+	if (!gup->account)
+		return page_try_get(page);
+	if (!gup->budget || page_pin(page, gup->account))
+		return -ENOMEM;
+	gup->budget--;
+	return 0;
 }
 
 /* FOLL_TOUCH: the device's access is an access. */
@@ -93,6 +99,16 @@ static void touch(const struct gup *gup, struct table *leaf, uint64_t va, struct
 
 	if (!pte_is_same(touched, pte))
 		leaf_set(leaf, va, touched);
+}
+
+/* What the fast path leaves to the slow one: armed entries, special ones, and long-term pins that may have to unshare
+ * (B.5). */
+static bool fast_declines(const struct gup *gup, struct pte pte)
+{
+	if (!wants(gup, UCOW_FOLL_FAST_ONLY))
+		return false;
+	return pte_is_protnone(pte) || pte_is_special(pte) ||
+	       (wants(gup, UCOW_FOLL_LONGTERM) && pte_kind(pte) != PTE_KIND_ANON && !pte_is_writable(pte));
 }
 
 /* Requires: the leaf's lock. */
@@ -105,6 +121,8 @@ static enum follow follow(struct gup *gup, struct table *leaf, uint64_t va)
 	if (!pte_is_present(pte))
 		return wants(gup, UCOW_FOLL_WRITE) ? FOLLOW_FAULT_WRITE : FOLLOW_FAULT_READ;
 	if (pte_is_protnone(pte) && wants(gup, UCOW_FOLL_HONOR_NUMA_FAULT) && vma_is_accessible(gup->vma))
+		return FOLLOW_FAULT_READ;
+	if (fast_declines(gup, pte))
 		return FOLLOW_FAULT_READ;
 	page = pfn_to_page(frames, pte_frame(pte));
 	switch (judge(gup, pte, pte_has_page(pte) ? page : NULL)) {
@@ -220,21 +238,17 @@ static long get_pages(struct gup *gup)
 /* The pins are reserved ahead, so that the limit holds exactly whoever else pins. */
 static long pin_pages(struct gup *gup)
 {
-	uint64_t reserved, taken;
+	uint64_t reserved;
 	int error;
 
 	atomic_store(&gup->mm->has_pinned, true);
 	gup->account = mm_pin_account(gup->mm);
 	if (!gup->account)
 		return -ENOMEM;
-	reserved = pin_account_reserve(gup->account, gup->npages);
-	if (!reserved)
-		return -ENOMEM;
-	gup->npages = reserved;
+	reserved = gup->budget = pin_account_reserve(gup->account, gup->npages);
 	error = run(gup);
-	taken = counted(gup->pages, gup->done);
-	pin_account_release(gup->account, reserved - taken);
-	count_add(&gup->mm->machine->counters, UCOW_COUNTER_PINS, taken);
+	pin_account_release(gup->account, gup->budget);
+	count_add(&gup->mm->machine->counters, UCOW_COUNTER_PINS, reserved - gup->budget);
 	return error ? error : (long)gup->done;
 }
 

@@ -16,7 +16,7 @@
 struct fork {
 	struct ucow_mm *parent, *child;
 	bool has_pinned;
-	struct list copies; /* frames set aside for early copies, by their link */
+	struct list copies; /* frames set aside for early copies, in address order; index names the frame to copy */
 	uint64_t early_copies;
 };
 
@@ -69,13 +69,14 @@ static enum fork_action decide(const struct fork *fork, const struct vma *vma, c
 	return fork->parent->machine->policy->fork_entry(&facts);
 }
 
-static int reserve_copy(struct fork *fork)
+static int reserve_copy(struct fork *fork, const struct ucow_page *source)
 {
 	struct ucow_page *page = frame_alloc(&fork->parent->machine->frames, FRAME_ANY);
 
 	if (!page)
 		return -ENOMEM;
-	list_add(&fork->copies, &page->link);
+	page->index = page_to_pfn(source);
+	list_add_tail(&fork->copies, &page->link);
 	return 0;
 }
 
@@ -88,7 +89,7 @@ static int reserve_copies(struct fork *fork, const struct vma *vma, struct table
 		struct pte pte = leaf_get(leaf, va);
 
 		if (pte_kind(pte) == PTE_KIND_ANON && decide(fork, vma, pte_page(frames, pte)) == FORK_COPY &&
-		    reserve_copy(fork))
+		    reserve_copy(fork, pte_page(frames, pte)))
 			return -ENOMEM;
 	}
 	return 0;
@@ -134,15 +135,32 @@ static void release_copies(struct fork *fork)
 
 /* ---- second phase: what cannot fail ---- */
 
-/* The child's own page, now; the parent's entry and page stay as they are. */
-static struct pte copy_early(struct fork *fork, struct vma *vma, uint64_t va, struct pte pte)
+/* References alone decide, as in Linux; the exact count tells afterwards whether they were pins. */
+static void count_false_positive(const struct fork *fork, const struct ucow_page *page)
 {
-	struct ucow_page *copy = container_of(fork->copies.next, struct ucow_page, link);
+	if (!page_pincount(page))
+		count(&fork->parent->machine->counters, UCOW_COUNTER_PIN_FALSE_POSITIVE);
+}
 
+/* The frame that the first phase set aside for @source, or NULL. */
+static struct ucow_page *reserved_copy(struct fork *fork, const struct ucow_page *source)
+{
+	struct ucow_page *copy;
+
+	if (list_is_empty(&fork->copies))
+		return NULL;
+	copy = container_of(fork->copies.next, struct ucow_page, link);
+	return copy->index == page_to_pfn(source) ? copy : NULL;
+}
+
+/* The child's own page, now; the parent's entry and page stay as they are. */
+static struct pte copy_early(struct fork *fork, struct vma *vma, uint64_t va, struct pte pte, struct ucow_page *copy)
+{
 	list_del(&copy->link);
 	memcpy(page_bytes(copy), pte_host(&fork->parent->machine->frames, pte), UCOW_PAGE_SIZE);
 	anon_page_init(fork->child, vma, va, copy);
 	fork->early_copies++;
+	count_false_positive(fork, pte_page(&fork->parent->machine->frames, pte));
 	return entry_permit(vma, pte_mkdirty(pte_make_anon(copy)), true);
 }
 
@@ -171,8 +189,9 @@ static struct pte share_entry(struct table *leaf, const struct vma *vma, uint64_
 }
 
 /*
- * The first phase's decision binds: a page that may be pinned now but was not then is a false positive (references of
- * other spaces), for no pin of this space has begun since; it is shared.
+ * The first phase's decision binds, page by page. A page that looked pinned then is copied even if it was unpinned
+ * since; one that looks pinned only now is a false positive (references of other spaces), for no pin of this space has
+ * begun since.
  */
 static struct pte copy_entry(struct fork *fork, struct vma *vma, struct table *leaf, uint64_t va)
 {
@@ -180,16 +199,13 @@ static struct pte copy_entry(struct fork *fork, struct vma *vma, struct table *l
 
 	if (pte_kind(pte) == PTE_KIND_ANON) {
 		struct ucow_page *page = pte_page(&fork->parent->machine->frames, pte);
+		struct ucow_page *copy = reserved_copy(fork, page);
 
-		switch (decide(fork, vma, page)) {
-		case FORK_SKIP:
+		if (copy)
+			return copy_early(fork, vma, va, pte, copy);
+		if (decide(fork, vma, page) == FORK_SKIP) {
+			count_false_positive(fork, page);
 			return pte_none();
-		case FORK_COPY:
-			if (!list_is_empty(&fork->copies))
-				return copy_early(fork, vma, va, pte);
-			break;
-		case FORK_SHARE:
-			break;
 		}
 		share_page(page);
 	}
@@ -255,6 +271,7 @@ static void report(const struct fork *fork, uint64_t pinned)
 	if (!pinned)
 		return;
 	count(&machine->counters, UCOW_COUNTER_FORK_PINNED);
+	lock_rank_none_held();
 	if (machine->on_pinned_fork)
 		machine->on_pinned_fork(machine->callback_arg, &info);
 }

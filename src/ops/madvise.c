@@ -36,7 +36,7 @@ static const struct flag_advice *flag_advice_of(enum ucow_advice advice)
 		[UCOW_MADV_DONTFORK] = {VMA_DONTCOPY, 0, applies_always},
 		[UCOW_MADV_DOFORK] = {0, VMA_DONTCOPY, applies_to_pages},
 		[UCOW_MADV_WIPEONFORK] = {VMA_WIPEONFORK, 0, is_private_anon},
-		[UCOW_MADV_KEEPONFORK] = {0, VMA_WIPEONFORK, applies_to_pages},
+		[UCOW_MADV_KEEPONFORK] = {0, VMA_WIPEONFORK, applies_always},
 	};
 
 	return table[advice].applies ? &table[advice] : NULL;

@@ -44,7 +44,7 @@ static int choose_address(struct ucow_mm *mm, uint64_t hint, uint64_t length, un
 		*va = hint;
 		return 0;
 	}
-	return vma_find_room(&mm->vmas, length, align, va);
+	return vma_find_room(&mm->vmas, length, align, va) ? vma_find_room(&mm->vmas, length, UCOW_PAGE_SIZE, va) : 0;
 }
 
 /* A node for the mapping and, if shared, its object. */
@@ -89,10 +89,11 @@ static int map_locked(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsign
 	return 0;
 }
 
-/* MAP_POPULATE writes to private memory that may be written, so that no store faults later (B.5). */
+/* MAP_POPULATE writes to private memory that may be written, so that no store faults later, and where it may not read
+ * (B.5). */
 static void populate_mapping(struct ucow_mm *mm, uint64_t va, uint64_t length, unsigned prot, unsigned flags)
 {
-	bool write = (prot & UCOW_PROT_WRITE) && !(flags & UCOW_MAP_SHARED);
+	bool write = (prot & UCOW_PROT_WRITE) && (!(flags & UCOW_MAP_SHARED) || !(prot & UCOW_PROT_READ));
 
 	rwlock_read_lock(&mm->mmap_lock);
 	(void)populate_range(mm, va, va + length, write);

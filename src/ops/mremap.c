@@ -107,7 +107,9 @@ static struct vma *make_target(struct remap *remap)
 	target->start = remap->to;
 	target->end = remap->to + remap->new_length;
 	target->flags = source->flags;
-	target->pgoff = vma_page_index(source, remap->from);
+	/* Memory without pages yet is as if mapped here in the first place, and may merge with its new neighbours. */
+	target->pgoff = vma_is_cow(source) && !source->has_anon ? remap->to >> UCOW_PAGE_SHIFT
+								: vma_page_index(source, remap->from);
 	target->object = source->object;
 	target->has_anon = source->has_anon;
 	if (target->object)
@@ -213,19 +215,24 @@ static int remap_locked(struct remap *remap, unsigned flags, uint64_t *result)
 	bool stays = !(flags & (UCOW_MREMAP_FIXED | UCOW_MREMAP_DONTUNMAP));
 	int error;
 
-	if (!vma || old_end > vma->end)
+	if (!vma)
+		return -EFAULT;
+	if (stays && remap->new_length <= remap->old_length) {
+		/* Shrinking only unmaps: what lies in the rest of the old range does not matter. */
+		error = remap->new_length < remap->old_length
+				? unmap_range(remap->mm, remap->from + remap->new_length, old_end)
+				: 0;
+		if (!error)
+			*result = remap->from;
+		return error;
+	}
+	if (old_end > vma->end)
 		return -EFAULT;
 	if ((vma->flags & VMA_PFNMAP) && (flags & UCOW_MREMAP_DONTUNMAP))
 		return -EINVAL;
 	if ((vma->flags & VMA_PFNMAP) && remap->new_length > remap->old_length)
 		return -EFAULT;
-	if (stays && remap->new_length < remap->old_length) {
-		error = unmap_range(remap->mm, remap->from + remap->new_length, old_end);
-		if (!error)
-			*result = remap->from;
-		return error;
-	}
-	if (stays && (remap->new_length == remap->old_length || grow_in_place(remap, vma))) {
+	if (stays && grow_in_place(remap, vma)) {
 		*result = remap->from;
 		return 0;
 	}

@@ -51,8 +51,8 @@ void ucow_mm_set_pin_limit(struct ucow_mm *mm, uint64_t pages)
 {
 	struct pin_account *account;
 
-	/* The account is made with the space's limit: set that first, so that neither order of events loses the new
-	 * one. */
+	/* mm_pin_account reads the limit again after it has published the account: whoever comes second sees the other.
+	 */
 	atomic_store(&mm->pin_limit, pages);
 	account = atomic_load(&mm->account);
 	if (account)

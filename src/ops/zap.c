@@ -74,9 +74,11 @@ int ucow_munmap(struct ucow_mm *mm, uint64_t va, uint64_t length)
 {
 	int error;
 
-	length = page_round_up(length);
-	if (!mm_range_is_valid(va, length))
+	/* Below the lowest address there is nothing to unmap, which is no error. */
+	if ((va & ~UCOW_PAGE_MASK) || !length || length > UCOW_ADDRESS_LIMIT ||
+	    va > UCOW_ADDRESS_LIMIT - page_round_up(length))
 		return -EINVAL;
+	length = page_round_up(length);
 	rwlock_write_lock(&mm->mmap_lock);
 	error = unmap_range(mm, va, va + length);
 	rwlock_write_unlock(&mm->mmap_lock);

@@ -59,8 +59,12 @@ struct pin_account *mm_pin_account(struct ucow_mm *mm)
 	made = pin_account_create(&mm->machine->frames, atomic_load(&mm->pin_limit));
 	if (!made)
 		return NULL;
-	if (atomic_compare_exchange_strong(&mm->account, &account, made))
+	if (atomic_compare_exchange_strong(&mm->account, &account, made)) {
+		/* Again, now that ucow_mm_set_pin_limit can see the account: a limit set since we read it is not lost.
+		 */
+		atomic_store(&made->limit, atomic_load(&mm->pin_limit));
 		return made;
+	}
 	pin_account_close(made);
 	return account;
 }

@@ -837,6 +837,32 @@ TEST(pins_are_counted_where_they_were_taken)
 	world_close(&w);
 }
 
+/* Released through the right space in any order, every count stays exact. */
+TEST(remote_unpin_keeps_every_count_exact)
+{
+	struct world w = world_open();
+	uint64_t va = map_shared(w.mm, 2);
+	struct ucow_mm *child = fork_mm(w.mm);
+	struct ucow_page *mine[2], *theirs[2];
+	struct ucow_mm_stat stat;
+
+	CHECK_EQ(ucow_pin_user_pages(w.cpu, va, 2, UCOW_FOLL_WRITE, mine), 2);
+	CHECK_EQ(ucow_pin_user_pages_remote(child, va, 2, UCOW_FOLL_WRITE, theirs), 2);
+	ucow_unpin_user_pages_remote(child, theirs, 2); /* the later pins first */
+	ucow_mm_stat(w.mm, &stat);
+	CHECK_EQ(stat.pinned, 2);
+	ucow_mm_stat(child, &stat);
+	CHECK_EQ(stat.pinned, 0);
+	CHECK(ucow_page_maybe_dma_pinned(mine[0]));
+	check_invariants(w.machine);
+	ucow_unpin_user_pages_remote(w.mm, mine, 2);
+	CHECK(!query(w.mm, va).maybe_pinned);
+	ucow_mm_stat(w.mm, &stat);
+	CHECK_EQ(stat.pinned, 0);
+	CHECK_EQ(ucow_mm_destroy(child), 0);
+	world_close(&w);
+}
+
 TEST(unpin_dirty_dirties_and_plain_unpin_does_not)
 {
 	struct world w = world_open();

@@ -70,7 +70,7 @@ void model_fini(struct model *m)
 {
 	for (unsigned i = 0; i < MODEL_HANDLES; i++)
 		if (m->handles[i].live)
-			model_release(m, i);
+			model_release(m, i, false);
 	for (unsigned i = 0; i < MODEL_SPACES; i++)
 		if (m->spaces[i].live)
 			model_exit(m, i);
@@ -496,12 +496,13 @@ static struct model_bytes *referenced(struct model_page *p, bool pin, bool write
 	return p->bytes;
 }
 
-static void count_pin(struct model *m, struct model_bytes *b, unsigned space_id)
+static void count_pin(struct model_bytes *b, unsigned space_id)
 {
-	if (!b->pins)
+	if (!b->pins++) {
 		b->pinned_by = space_id;
-	m->pins_are_mixed |= b->pinned_by != space_id;
-	b->pins++;
+		b->pinned_by_others = false;
+	}
+	b->pinned_by_others |= b->pinned_by != space_id;
 }
 
 static void take_page(struct model *m, struct model_handle *h, struct model_page *p, bool longterm)
@@ -515,7 +516,7 @@ static void take_page(struct model *m, struct model_handle *h, struct model_page
 	else
 		h->bytes[k] = bytes_hold(b ? b : m->zero);
 	if (b && h->pin)
-		count_pin(m, b, h->space_id);
+		count_pin(b, h->space_id);
 }
 
 long model_take(struct model *m, unsigned handle, unsigned space, uint64_t vpn, uint64_t n, bool pin, bool write,
@@ -533,13 +534,15 @@ long model_take(struct model *m, unsigned handle, unsigned space, uint64_t vpn, 
 	return -EFAULT;
 }
 
-void model_release(struct model *m, unsigned handle)
+void model_release(struct model *m, unsigned handle, bool named)
 {
 	struct model_handle *h = &m->handles[handle];
 
 	for (unsigned k = 0; k < h->npages; k++) {
-		if (h->pin && h->bytes[k] != m->zero)
+		if (h->pin && h->bytes[k] != m->zero) {
+			m->pins_are_mixed |= !named && h->bytes[k]->pinned_by_others;
 			h->bytes[k]->pins--;
+		}
 		bytes_drop(h->bytes[k]);
 	}
 	h->live = false;

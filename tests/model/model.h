@@ -25,8 +25,9 @@ enum {
  */
 struct model_bytes {
 	unsigned refs;
-	unsigned pins;      /* of those references: pins */
-	unsigned pinned_by; /* the space through which all of them were taken */
+	unsigned pins;         /* of those references: pins */
+	unsigned pinned_by;    /* the space through which the first of them was taken */
+	bool pinned_by_others; /* and others as well, since there were none */
 	uint8_t data[MODEL_PAGE];
 };
 
@@ -76,8 +77,8 @@ struct model {
 	unsigned births;
 	unsigned ids;
 	/*
-	 * Some page was pinned through two spaces. A release does not say whose pin it is, so the spaces' own counts
-	 * are not defined any more, only their sum is.
+	 * A page that was pinned through two spaces had a pin released by a call that does not say whose it was: the
+	 * spaces' own counts are not defined any more, only their sum is.
 	 */
 	bool pins_are_mixed;
 };
@@ -134,7 +135,8 @@ int model_touch_for_write(struct model *m, unsigned space, uint64_t vpn, bool fo
 /* The number of pages taken, or -EFAULT. */
 long model_take(struct model *m, unsigned handle, unsigned space, uint64_t vpn, uint64_t n, bool pin, bool write,
 		bool force, bool longterm);
-void model_release(struct model *m, unsigned handle);
+/* @named: the release says through which space the pins were taken. */
+void model_release(struct model *m, unsigned handle, bool named);
 /* Whether a store by the device through the handle has one defined meaning: it was taken for writing, nothing froze. */
 bool model_device_may_write(const struct model *m, unsigned handle);
 void model_device_write(struct model *m, unsigned handle, unsigned offset, const uint8_t *buffer, unsigned nbytes);

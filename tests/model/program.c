@@ -86,7 +86,7 @@ static unsigned draw_flags(uint64_t *state, enum op_kind kind)
 		flags |= (chance(state, 85) ? F_MAYMOVE : 0) | (chance(state, 65) ? F_FIXED : 0) |
 			 (chance(state, 25) ? F_DONTUNMAP : 0);
 	if (kind == OP_RELEASE)
-		flags |= chance(state, 30) ? F_DIRTY : 0;
+		flags |= (chance(state, 30) ? F_DIRTY : 0) | (chance(state, 60) ? F_REMOTE : 0);
 	return flags;
 }
 

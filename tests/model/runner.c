@@ -573,19 +573,31 @@ static void run_take(struct run *r, const struct op *op)
 			op->flags & F_FORCE, op->flags & F_LONGTERM));
 }
 
+/* The space through which a handle was taken, if it is still there. */
+static struct ucow_mm *owner_of(const struct run *r, const struct model_handle *h)
+{
+	for (unsigned i = 0; i < MODEL_SPACES; i++)
+		if (r->m.spaces[i].live && r->m.spaces[i].id == h->space_id)
+			return r->spaces[i].mm;
+	return NULL;
+}
+
 static void run_release(struct run *r, const struct op *op)
 {
 	const struct model_handle *h = &r->m.handles[op->other];
+	struct ucow_mm *owner = op->flags & F_REMOTE && !r->m.pins_are_mixed ? owner_of(r, h) : NULL;
 
 	if (!h->live)
 		return;
 	if (!h->pin)
 		ucow_put_pages(r->pages[op->other], h->npages);
+	else if (owner)
+		ucow_unpin_user_pages_remote(owner, r->pages[op->other], h->npages);
 	else if (op->flags & F_DIRTY)
 		ucow_unpin_user_pages_dirty_lock(r->pages[op->other], h->npages, true);
 	else
 		ucow_unpin_user_pages(r->pages[op->other], h->npages);
-	model_release(&r->m, op->other);
+	model_release(&r->m, op->other, owner != NULL);
 }
 
 static void run_device_write(struct run *r, const struct op *op)

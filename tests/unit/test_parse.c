@@ -647,6 +647,37 @@ TEST(handles_know_where_they_come_from)
 	}
 }
 
+TEST(pages_of_files_are_those_that_can_be_there)
+{
+	static const char *const good[] = {
+		"check file f[3] reads zero\n",
+		"truncate f 9\ncheck file f[8] reads zero\n",
+		"truncate f 1\ncheck file f[3] reads zero\n",
+		"A direct-out buf[0..1] f@7\ncheck file f[8] reads zero\nA direct-in buf f@8\n",
+		"A direct-out buf[7] f\nA direct-in buf[7] f\n",
+	};
+	static const struct {
+		const char *text;
+		unsigned line, column;
+	} bad[] = {
+		{"check file f[4] reads zero\n", 4, 14},
+		{"truncate f 9\ncheck file f[9] reads zero\n", 5, 14},
+		{"A direct-out buf[0..1] f@7\ncheck file f[9] reads zero\n", 5, 14},
+		{"A direct-in buf[4] f\n", 4, 21},
+		{"A direct-out buf f@262137\n", 4, 20},
+	};
+	char text[400];
+
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+		snprintf(text, sizeof(text), "title: t\nA map buf 8\nfile f 4 \"x\"\n%s", good[i]);
+		litmus_free(parse(text));
+	}
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		snprintf(text, sizeof(text), "title: t\nA map buf 8\nfile f 4 \"x\"\n%s", bad[i].text);
+		CHECK(refused_at(text, bad[i].line, bad[i].column));
+	}
+}
+
 /* ---- texts ---- */
 
 TEST(every_byte_can_be_written_in_a_text)
@@ -969,6 +1000,7 @@ TEST(every_error_name_is_accepted)
 TEST(words_for_messages_are_never_null)
 {
 	CHECK_STR_EQ(litmus_error_name(ENOMEM), "ENOMEM");
+	CHECK_STR_EQ(litmus_error_name(0), "success");
 	CHECK_STR_EQ(litmus_error_name(LITMUS_SIGSEGV), "SIGSEGV");
 	CHECK_STR_EQ(litmus_error_name(LITMUS_SIGBUS), "SIGBUS");
 	for (int error = -200; error < 5000; error++)

@@ -190,23 +190,6 @@ TEST(changed_weights_reach_the_root)
 	check_tree(&tree);
 }
 
-TEST(a_key_may_change_between_its_neighbours)
-{
-	struct tree tree = {.update = update_sum};
-
-	for (uint64_t i = 0; i < 10; i++) {
-		items[i] = (struct item){.in = true};
-		tree_insert(&tree, &items[i].node, 100 * i);
-	}
-	tree_rekey(&items[5].node, 401);
-	CHECK(item_of(tree_floor(&tree, 450)) == &items[5]);
-	CHECK(item_of(tree_floor(&tree, 400)) == &items[4]);
-	tree_rekey(&items[5].node, 599);
-	CHECK(item_of(tree_floor(&tree, 598)) == &items[4]);
-	CHECK(item_of(tree_floor(&tree, 599)) == &items[5]);
-	check_tree(&tree);
-}
-
 TEST(a_tree_without_summaries_works)
 {
 	struct tree tree = {0};
