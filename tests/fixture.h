@@ -186,7 +186,7 @@ static inline void device_write64(struct ucow_page *page, uint64_t value)
 	*(volatile uint64_t *)ucow_page_address(page) = value;
 }
 
-static inline uint64_t count(const struct world *w, enum ucow_counter counter)
+static inline uint64_t counted(const struct world *w, enum ucow_counter counter)
 {
 	return ucow_machine_counter(w->machine, counter);
 }

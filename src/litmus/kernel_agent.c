@@ -51,7 +51,8 @@ struct agent_thread {
 
 /* ---- loads and stores that may fault ---- */
 
-static __thread sigjmp_buf *fault_escape;
+/* Volatile: the compiler sees no reader between the store and the access that may fault. */
+static __thread sigjmp_buf *volatile fault_escape;
 
 static void on_fault(int sig)
 {

@@ -141,13 +141,13 @@ TEST(permissions_are_obeyed)
 	CHECK_EQ(ucow_mprotect(w.mm, va + PAGE, PAGE, UCOW_PROT_READ), 0);
 	CHECK_EQ(ucow_mprotect(w.mm, va + 2 * PAGE, PAGE, UCOW_PROT_NONE), 0);
 	CHECK_EQ(ucow_load_u64(w.cpu, va + PAGE, &value), 0);
-	sigsegv = count(&w, UCOW_COUNTER_FAULT_SIGSEGV);
+	sigsegv = counted(&w, UCOW_COUNTER_FAULT_SIGSEGV);
 	CHECK_EQ(ucow_store_u64(w.cpu, va + PAGE, 1), -EFAULT);
 	CHECK_EQ(ucow_cmpxchg_u64(w.cpu, va + PAGE, &expected, 1, &exchanged), -EFAULT);
 	CHECK_EQ(ucow_span_begin(w.cpu, va + PAGE, 8, true, &span), -EFAULT);
 	CHECK_EQ(ucow_load_u64(w.cpu, va + 2 * PAGE, &value), -EFAULT);
 	CHECK_EQ(ucow_store_u64(w.cpu, va + 2 * PAGE, 1), -EFAULT);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULT_SIGSEGV), sigsegv + 5);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULT_SIGSEGV), sigsegv + 5);
 	CHECK_EQ(ucow_span_begin(w.cpu, va + PAGE, 8, false, &span), 0);
 	ucow_span_end(w.cpu);
 	world_close(&w);
@@ -385,7 +385,7 @@ TEST(shared_mapping_beyond_its_object_is_sigbus)
 	CHECK_EQ(ucow_store_u64(w.cpu, va + 3 * PAGE, 1), -ENXIO);
 	CHECK_EQ(ucow_read(w.cpu, va + PAGE + 100, bytes, sizeof(bytes), &done), -ENXIO);
 	CHECK_EQ(done, PAGE - 100);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULT_SIGBUS), 3);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULT_SIGBUS), 3);
 	CHECK_EQ(ucow_get_user_pages(w.cpu, va + 2 * PAGE, 1, 0, &page), -EFAULT);
 	world_close(&w);
 }
@@ -403,7 +403,7 @@ TEST(reading_untouched_memory_takes_no_frames)
 	}
 	ucow_machine_stat(w.machine, &stat);
 	CHECK_EQ(stat.used_pages, 0);
-	CHECK_EQ(count(&w, UCOW_COUNTER_ZERO_PAGE), 100);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_ZERO_PAGE), 100);
 	world_close(&w);
 }
 

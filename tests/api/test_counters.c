@@ -14,7 +14,7 @@ static uint64_t sum_of_causes(const struct world *w)
 	uint64_t sum = 0;
 
 	for (int i = 0; i < CAUSES; i++)
-		sum += count(w, causes[i]);
+		sum += counted(w, causes[i]);
 	return sum;
 }
 
@@ -22,19 +22,19 @@ static uint64_t sum_of_causes(const struct world *w)
 static bool counted_once(const struct world *w, const uint64_t *before, enum ucow_counter cause)
 {
 	for (int i = 0; i < CAUSES; i++)
-		if (count(w, causes[i]) != before[i] + (causes[i] == cause)) {
+		if (counted(w, causes[i]) != before[i] + (causes[i] == cause)) {
 			printf("# %s rose by %" PRIu64 "\n", ucow_counter_name(causes[i]),
-			       count(w, causes[i]) - before[i]);
+			       counted(w, causes[i]) - before[i]);
 			return false;
 		}
-	return count(w, UCOW_COUNTER_FAULT_WP) == before[CAUSES] + 1;
+	return counted(w, UCOW_COUNTER_FAULT_WP) == before[CAUSES] + 1;
 }
 
 static void note(const struct world *w, uint64_t *before)
 {
 	for (int i = 0; i < CAUSES; i++)
-		before[i] = count(w, causes[i]);
-	before[CAUSES] = count(w, UCOW_COUNTER_FAULT_WP);
+		before[i] = counted(w, causes[i]);
+	before[CAUSES] = counted(w, UCOW_COUNTER_FAULT_WP);
 }
 
 TEST(copy_of_a_shared_page)
@@ -105,11 +105,11 @@ TEST(write_to_the_zero_page)
 	uint64_t va = map_private(w.mm, 1), before[CAUSES + 1], fills;
 
 	CHECK_EQ(get64(w.cpu, va), 0);
-	fills = count(&w, UCOW_COUNTER_ZERO_FILL);
+	fills = counted(&w, UCOW_COUNTER_ZERO_FILL);
 	note(&w, before);
 	put64(w.cpu, va, 2);
 	CHECK(counted_once(&w, before, UCOW_COUNTER_COPY_ZERO));
-	CHECK(count(&w, UCOW_COUNTER_ZERO_FILL) - fills <= 1);
+	CHECK(counted(&w, UCOW_COUNTER_ZERO_FILL) - fills <= 1);
 	world_close(&w);
 }
 
@@ -120,10 +120,10 @@ TEST(first_write_is_no_write_protect_fault)
 
 	for (unsigned i = 0; i < 3; i++)
 		put64(w.cpu, va + i * PAGE, 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_ZERO_FILL), 3);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULT_WP), 0);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULT_WRITE), 3);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULTS), 3);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_ZERO_FILL), 3);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULT_WP), 0);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULT_WRITE), 3);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULTS), 3);
 	CHECK_EQ(sum_of_causes(&w), 0);
 	world_close(&w);
 }
@@ -140,14 +140,14 @@ TEST(unshare_in_place_and_by_copy)
 	note(&w, before);
 	pages[0] = pin_page(w.cpu, va, 0);
 	CHECK(counted_once(&w, before, UCOW_COUNTER_UNSHARE));
-	CHECK_EQ(count(&w, UCOW_COUNTER_UNSHARE_COPY), 0);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_UNSHARE_COPY), 0);
 	put64(w.cpu, va + PAGE, 1);
 	child = fork_mm(w.mm);
 	note(&w, before);
 	pages[1] = pin_page(w.cpu, va + PAGE, 0);
 	CHECK(counted_once(&w, before, UCOW_COUNTER_UNSHARE));
-	CHECK_EQ(count(&w, UCOW_COUNTER_UNSHARE_COPY), 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_COPY_SHARED), 0); /* a copy, but an unshare's */
+	CHECK_EQ(counted(&w, UCOW_COUNTER_UNSHARE_COPY), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_COPY_SHARED), 0); /* a copy, but an unshare's */
 	ucow_unpin_user_pages(pages, 2);
 	CHECK_EQ(ucow_mm_destroy(child), 0);
 	world_close(&w);
@@ -165,8 +165,8 @@ TEST(store_to_a_shared_mapping_never_copies)
 	CHECK_EQ(ucow_mprotect(w.mm, va, PAGE, RW), 0);
 	put64(w.cpu, va, 2);
 	put64(w.cpu, va + PAGE, 3);
-	CHECK_EQ(count(&w, UCOW_COUNTER_REUSE_SHARED), count(&w, UCOW_COUNTER_FAULT_WP));
-	CHECK_EQ(sum_of_causes(&w), count(&w, UCOW_COUNTER_FAULT_WP));
+	CHECK_EQ(counted(&w, UCOW_COUNTER_REUSE_SHARED), counted(&w, UCOW_COUNTER_FAULT_WP));
+	CHECK_EQ(sum_of_causes(&w), counted(&w, UCOW_COUNTER_FAULT_WP));
 	world_close(&w);
 }
 
@@ -175,11 +175,11 @@ TEST(refused_faults_are_not_completed_faults)
 	struct world w = world_open();
 	uint64_t va = map_at(w.mm, BASE, 1, UCOW_PROT_READ, UCOW_MAP_PRIVATE), value, faults;
 
-	faults = count(&w, UCOW_COUNTER_FAULTS);
+	faults = counted(&w, UCOW_COUNTER_FAULTS);
 	CHECK_EQ(ucow_store_u64(w.cpu, va, 1), -EFAULT);
 	CHECK_EQ(ucow_load_u64(w.cpu, va + PAGE, &value), -EFAULT);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULT_SIGSEGV), 2);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULTS), faults);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULT_SIGSEGV), 2);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULTS), faults);
 	world_close(&w);
 }
 
@@ -195,10 +195,10 @@ TEST(fault_without_memory_is_counted_apart)
 	note(&w, before);
 	ucow_machine_inject(w.machine, UCOW_INJECT_FRAME, 1);
 	CHECK_EQ(ucow_store_u64(w.cpu, va, 2), -ENOMEM);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULT_NOMEM), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULT_NOMEM), 1);
 	CHECK_EQ(sum_of_causes(&w), 0);
 	put64(w.cpu, va, 2);
-	CHECK(count(&w, UCOW_COUNTER_COPY_SHARED) == 1 && sum_of_causes(&w) == 1);
+	CHECK(counted(&w, UCOW_COUNTER_COPY_SHARED) == 1 && sum_of_causes(&w) == 1);
 	CHECK_EQ(ucow_mm_destroy(child), 0);
 	world_close(&w);
 }
@@ -212,12 +212,12 @@ TEST(early_copies_are_no_faults)
 	struct ucow_mm *child;
 
 	CHECK_EQ(ucow_pin_user_pages(w.cpu, va, 5, UCOW_FOLL_WRITE, pages), 5);
-	faults = count(&w, UCOW_COUNTER_FAULTS);
+	faults = counted(&w, UCOW_COUNTER_FAULTS);
 	child = fork_mm(w.mm);
-	CHECK_EQ(count(&w, UCOW_COUNTER_EARLY_COPY), 5);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FORKS), 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FORK_PINNED), 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULTS), faults);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_EARLY_COPY), 5);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FORKS), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FORK_PINNED), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULTS), faults);
 	ucow_unpin_user_pages(pages, 5);
 	CHECK_EQ(ucow_mm_destroy(child), 0);
 	world_close(&w);
@@ -270,13 +270,13 @@ TEST(causes_add_up_under_every_policy)
 
 		for (unsigned step = 0; step < 2000; step++) {
 			random_step(&w, &child, va, &state);
-			CHECK_EQ(sum_of_causes(&w), count(&w, UCOW_COUNTER_FAULT_WP));
+			CHECK_EQ(sum_of_causes(&w), counted(&w, UCOW_COUNTER_FAULT_WP));
 		}
-		CHECK(count(&w, UCOW_COUNTER_FAULT_WP) > 100);
-		CHECK(policy == UCOW_POLICY_EXCLUSIVE || count(&w, UCOW_COUNTER_UNSHARE) == 0);
-		CHECK_EQ(count(&w, UCOW_COUNTER_PINS), count(&w, UCOW_COUNTER_UNPINS));
-		CHECK_EQ(count(&w, UCOW_COUNTER_GETS), count(&w, UCOW_COUNTER_PUTS));
-		CHECK(count(&w, UCOW_COUNTER_UNSHARE_COPY) <= count(&w, UCOW_COUNTER_UNSHARE));
+		CHECK(counted(&w, UCOW_COUNTER_FAULT_WP) > 100);
+		CHECK(policy == UCOW_POLICY_EXCLUSIVE || counted(&w, UCOW_COUNTER_UNSHARE) == 0);
+		CHECK_EQ(counted(&w, UCOW_COUNTER_PINS), counted(&w, UCOW_COUNTER_UNPINS));
+		CHECK_EQ(counted(&w, UCOW_COUNTER_GETS), counted(&w, UCOW_COUNTER_PUTS));
+		CHECK(counted(&w, UCOW_COUNTER_UNSHARE_COPY) <= counted(&w, UCOW_COUNTER_UNSHARE));
 		if (child)
 			CHECK_EQ(ucow_mm_destroy(child), 0);
 		world_close(&w);

@@ -114,12 +114,12 @@ TEST(last_user_reuses_in_place)
 	pfn = query(w.mm, va).pfn;
 	CHECK_EQ(ucow_mm_destroy(fork_mm(w.mm)), 0);
 	CHECK(!query(w.mm, va).exclusive);
-	reuse = count(&w, UCOW_COUNTER_REUSE);
-	copies = count(&w, UCOW_COUNTER_COPY_SHARED) + count(&w, UCOW_COUNTER_COPY_REFERENCED);
+	reuse = counted(&w, UCOW_COUNTER_REUSE);
+	copies = counted(&w, UCOW_COUNTER_COPY_SHARED) + counted(&w, UCOW_COUNTER_COPY_REFERENCED);
 	for (unsigned i = 0; i < 20; i++)
 		put64(w.cpu, va + i * PAGE, i + 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_REUSE), reuse + 20);
-	CHECK_EQ(count(&w, UCOW_COUNTER_COPY_SHARED) + count(&w, UCOW_COUNTER_COPY_REFERENCED), copies);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_REUSE), reuse + 20);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_COPY_SHARED) + counted(&w, UCOW_COUNTER_COPY_REFERENCED), copies);
 	CHECK(query(w.mm, va).pfn == pfn && query(w.mm, va).exclusive);
 	world_close(&w);
 }
@@ -156,12 +156,12 @@ TEST(pin_survives_fork)
 	page = pin_page(w.cpu, va, UCOW_FOLL_WRITE | UCOW_FOLL_LONGTERM);
 	child = fork_mm(w.mm);
 	cpu = cpu_on(child);
-	CHECK_EQ(count(&w, UCOW_COUNTER_EARLY_COPY), 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FORK_PINNED), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_EARLY_COPY), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FORK_PINNED), 1);
 	CHECK(query(w.mm, va).exclusive && query(w.mm, va).writable); /* untouched: no fault is owed */
 	CHECK(query(child, va).exclusive && query(child, va).writable && query(child, va).dirty);
 	CHECK_EQ(query(w.mm, va + PAGE).pfn, query(child, va + PAGE).pfn);
-	copies = count(&w, UCOW_COUNTER_FAULT_WP);
+	copies = counted(&w, UCOW_COUNTER_FAULT_WP);
 	put64(w.cpu, va, 2);
 	CHECK_EQ(device_read64(page), 2);
 	device_write64(page, 3);
@@ -169,7 +169,7 @@ TEST(pin_survives_fork)
 	CHECK_EQ(get64(cpu, va), 1);
 	put64(cpu, va, 9);
 	CHECK_EQ(device_read64(page), 3);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULT_WP), copies);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULT_WP), copies);
 	ucow_unpin_user_pages(&page, 1);
 	exit_mm(cpu, child);
 	world_close(&w);
@@ -187,7 +187,7 @@ TEST(unpinned_page_is_shared_again)
 	page = pin_page(w.cpu, va, UCOW_FOLL_WRITE);
 	ucow_unpin_user_pages(&page, 1);
 	child = fork_mm(w.mm);
-	CHECK_EQ(count(&w, UCOW_COUNTER_EARLY_COPY), 0);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_EARLY_COPY), 0);
 	CHECK_EQ(query(w.mm, va).pfn, query(child, va).pfn);
 	CHECK_EQ(ucow_mm_destroy(child), 0);
 	world_close(&w);
@@ -254,7 +254,7 @@ TEST(pins_of_ranges_that_are_not_inherited_cost_nothing)
 	CHECK_EQ(ucow_madvise(w.mm, va, PAGE, UCOW_MADV_DONTFORK), 0);
 	CHECK_EQ(ucow_madvise(w.mm, va + PAGE, PAGE, UCOW_MADV_WIPEONFORK), 0);
 	child = fork_mm(w.mm);
-	CHECK_EQ(count(&w, UCOW_COUNTER_EARLY_COPY), 0);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_EARLY_COPY), 0);
 	device_write64(pages[0], 5);
 	device_write64(pages[1], 6);
 	CHECK_EQ(get64(w.cpu, va), 5);
@@ -387,7 +387,7 @@ TEST(many_children_share_one_page)
 	for (unsigned i = 0; i < N; i++)
 		children[i] = fork_mm(w.mm);
 	CHECK_EQ(query(w.mm, va).mapcount, N + 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_EARLY_COPY), 0);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_EARLY_COPY), 0);
 	put64(w.cpu, va, 8);
 	CHECK_EQ(query(children[0], va).mapcount, N);
 	ucow_cpu_attach(w.cpu, children[N - 1]);

@@ -186,7 +186,7 @@ TEST(nofault_does_not_fault)
 	struct ucow_mm *child;
 
 	put64(w.cpu, va, 1);
-	faults = count(&w, UCOW_COUNTER_FAULTS);
+	faults = counted(&w, UCOW_COUNTER_FAULTS);
 	CHECK_EQ(try_take(&w, GET, va + PAGE, 1, UCOW_FOLL_NOFAULT), -EFAULT);
 	CHECK_EQ(try_take(&w, PIN_FAST, va + PAGE, 1, UCOW_FOLL_NOFAULT), -EFAULT);
 	CHECK_EQ(try_take(&w, PIN, va, 1, UCOW_FOLL_NOFAULT | UCOW_FOLL_WRITE), 1);
@@ -195,7 +195,7 @@ TEST(nofault_does_not_fault)
 	CHECK_EQ(try_take(&w, PIN, va, 1, UCOW_FOLL_NOFAULT | UCOW_FOLL_WRITE), -EFAULT);
 	CHECK_EQ(try_take(&w, PIN, va, 1, UCOW_FOLL_NOFAULT), -EFAULT);
 	CHECK_EQ(try_take(&w, GET, va, 1, UCOW_FOLL_NOFAULT), 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULTS), faults);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULTS), faults);
 	CHECK_EQ(ucow_mm_destroy(child), 0);
 	world_close(&w);
 }
@@ -207,10 +207,10 @@ TEST(fast_only_does_not_fall_back)
 	uint64_t va = map_private(w.mm, 2), faults;
 
 	put64(w.cpu, va, 1);
-	faults = count(&w, UCOW_COUNTER_FAULTS);
+	faults = counted(&w, UCOW_COUNTER_FAULTS);
 	CHECK(try_take(&w, PIN_FAST, va + PAGE, 1, UCOW_FOLL_FAST_ONLY) <= 0);
 	CHECK(try_take(&w, GET_FAST, va, 1, UCOW_FOLL_FAST_ONLY | UCOW_FOLL_WRITE) >= 0);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULTS), faults);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULTS), faults);
 	CHECK(!query(w.mm, va + PAGE).present);
 	world_close(&w);
 }
@@ -223,9 +223,9 @@ TEST(numa_hints_are_honoured_on_request_only)
 	put64(w.cpu, va, 1);
 	CHECK_EQ(ucow_numa_hint(w.mm, va, PAGE), 0);
 	CHECK_EQ(try_take(&w, GET, va, 1, 0), 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULT_NUMA), 0);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULT_NUMA), 0);
 	CHECK_EQ(try_take(&w, GET, va, 1, UCOW_FOLL_HONOR_NUMA_FAULT), 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULT_NUMA), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULT_NUMA), 1);
 	world_close(&w);
 }
 
@@ -372,8 +372,8 @@ TEST(read_pin_of_a_shared_page_unshares_it_read_only)
 	child = fork_mm(w.mm);
 	pfn = query(child, va).pfn;
 	page = pin_page(w.cpu, va, 0);
-	CHECK_EQ(count(&w, UCOW_COUNTER_UNSHARE), 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_UNSHARE_COPY), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_UNSHARE), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_UNSHARE_COPY), 1);
 	CHECK(query(w.mm, va).exclusive && !query(w.mm, va).writable);
 	CHECK(query(w.mm, va).pfn != pfn);
 	CHECK(query(child, va).pfn == pfn && !query(child, va).exclusive);
@@ -392,8 +392,8 @@ TEST(read_pin_after_the_child_has_gone_unshares_in_place)
 	pfn = query(w.mm, va).pfn;
 	CHECK_EQ(ucow_mm_destroy(fork_mm(w.mm)), 0);
 	page = pin_page(w.cpu, va, 0);
-	CHECK_EQ(count(&w, UCOW_COUNTER_UNSHARE), 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_UNSHARE_COPY), 0);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_UNSHARE), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_UNSHARE_COPY), 0);
 	CHECK(query(w.mm, va).pfn == pfn && query(w.mm, va).exclusive && !query(w.mm, va).writable);
 	ucow_unpin_user_pages(&page, 1);
 	world_close(&w);
@@ -410,7 +410,7 @@ TEST(read_get_takes_a_shared_page_as_it_is)
 	put64(w.cpu, va, 1);
 	child = fork_mm(w.mm);
 	page = get_page(w.cpu, va, 0);
-	CHECK_EQ(count(&w, UCOW_COUNTER_UNSHARE), 0);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_UNSHARE), 0);
 	CHECK_EQ(query(w.mm, va).pfn, query(child, va).pfn);
 	put64(w.cpu, va, 2);
 	CHECK_EQ(device_read64(page), 1); /* the vmsplice case: the holder must not see the later secret */
@@ -433,7 +433,7 @@ TEST(get_of_a_dead_child_does_not_see_the_parent)
 	CHECK_EQ(ucow_mm_destroy(child), 0);
 	put64(w.cpu, va, 0x5ec7e7);
 	CHECK_EQ(device_read64(page), 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_COPY_REFERENCED), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_COPY_REFERENCED), 1);
 	ucow_put_pages(&page, 1);
 	world_close(&w);
 }
@@ -597,10 +597,10 @@ TEST(counts_are_what_was_taken)
 	ucow_put_pages(&get, 1);
 	ucow_unpin_user_pages(&pin, 1);
 	CHECK_EQ(query(w.mm, va).refcount, 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_PINS), 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_UNPINS), 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_GETS), 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_PUTS), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_PINS), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_UNPINS), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_GETS), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_PUTS), 1);
 	world_close(&w);
 }
 
@@ -662,7 +662,7 @@ TEST(many_references_are_taken_for_a_pin)
 	CHECK(ucow_page_maybe_dma_pinned(pages[0]));
 	CHECK(query(w.mm, va).maybe_pinned);
 	child = fork_mm(w.mm); /* has never pinned: shared as usual */
-	CHECK_EQ(count(&w, UCOW_COUNTER_EARLY_COPY), 0);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_EARLY_COPY), 0);
 	CHECK_EQ(query(w.mm, va).pfn, query(child, va).pfn);
 	ucow_put_pages(pages, 1100);
 	CHECK(!query(w.mm, va).maybe_pinned);
@@ -876,7 +876,7 @@ TEST(unpin_dirty_dirties_and_plain_unpin_does_not)
 	ucow_unpin_user_pages_dirty_lock(&page, 1, false);
 	CHECK(query(w.mm, va).dirty);
 	CHECK_EQ(query(w.mm, va).refcount, 1);
-	CHECK_EQ(count(&w, UCOW_COUNTER_UNPINS), 2);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_UNPINS), 2);
 	world_close(&w);
 }
 
@@ -953,6 +953,65 @@ TEST(waiting_for_a_page_lock_can_be_declined)
 	CHECK_EQ(ucow_store_u64(w.cpu, va, 2), 0);
 	ucow_put_pages(&page, 1);
 	world_close(&w);
+}
+
+struct lock_holder {
+	pthread_t thread;
+	struct ucow_page *page;
+	bool started;
+	unsigned calls;
+};
+
+static void *unlock_later(void *arg)
+{
+	struct lock_holder *holder = arg;
+
+	ucow_page_unlock(holder->page);
+	return NULL;
+}
+
+/* The fault waits from here on: let the holder go. */
+static bool start_unlocking(void *arg, struct ucow_page *page)
+{
+	struct lock_holder *holder = arg;
+
+	REQUIRE(page == holder->page);
+	holder->calls++;
+	if (!holder->started)
+		REQUIRE_EQ(pthread_create(&holder->thread, NULL, unlock_later, holder), 0);
+	holder->started = true;
+	return true;
+}
+
+/* Both policies that wait get the page in place once it is unlocked, and leave it unlocked. */
+TEST(waiting_for_a_page_lock_ends_in_reuse)
+{
+	static const enum ucow_policy policies[] = {UCOW_POLICY_MAPCOUNT, UCOW_POLICY_FORCE_COW};
+
+	for (int i = 0; i < 2; i++) {
+		struct ucow_machine_options options = default_options();
+		struct lock_holder holder = {0};
+		struct world w;
+		uint64_t va;
+
+		options.policy = policies[i];
+		options.on_page_lock_wait = start_unlocking;
+		options.arg = &holder;
+		w = world_open_with(&options);
+		va = map_private(w.mm, 1);
+		put64(w.cpu, va, 1);
+		holder.page = get_page(w.cpu, va, 0);
+		CHECK_EQ(ucow_mm_destroy(fork_mm(w.mm)), 0);
+		CHECK(ucow_page_trylock(holder.page));
+		put64(w.cpu, va, 2);
+		CHECK(holder.started && holder.calls >= 1);
+		CHECK_EQ(pthread_join(holder.thread, NULL), 0);
+		CHECK_EQ(device_read64(holder.page), 2);
+		CHECK(ucow_page_trylock(holder.page));
+		ucow_page_unlock(holder.page);
+		ucow_put_pages(&holder.page, 1);
+		world_close(&w);
+	}
 }
 
 TEST(page_address_is_stable_and_the_mappings_bytes)

@@ -15,6 +15,16 @@ TEST(madvise_refuses_bad_arguments)
 	world_close(&w);
 }
 
+TEST(madvise_of_nothing_succeeds)
+{
+	struct world w = world_open();
+
+	for (int advice = 0; advice < UCOW_MADV_COUNT; advice++)
+		CHECK_EQ(ucow_madvise(w.mm, BASE, 0, advice), 0);
+	CHECK_EQ(ucow_madvise(w.mm, UCOW_ADDRESS_LIMIT, PAGE, UCOW_MADV_DONTNEED), -ENOMEM);
+	world_close(&w);
+}
+
 TEST(every_advice_reports_a_hole)
 {
 	struct world w = world_open();
@@ -247,10 +257,10 @@ TEST(numa_hint_costs_one_fault)
 	CHECK_EQ(ucow_numa_hint(w.mm, va, 2 * PAGE), 0);
 	CHECK(query(w.mm, va).protnone);
 	CHECK_EQ(get64(w.cpu, va), 7);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULT_NUMA), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULT_NUMA), 1);
 	CHECK(!query(w.mm, va).protnone);
 	CHECK_EQ(get64(w.cpu, va), 7);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULT_NUMA), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULT_NUMA), 1);
 	world_close(&w);
 }
 

@@ -143,10 +143,10 @@ TEST(mmap_populate_leaves_no_fault)
 	struct world w = world_open();
 	uint64_t va = map_at(w.mm, BASE, 40, RW, UCOW_MAP_PRIVATE | UCOW_MAP_POPULATE), faults;
 
-	faults = count(&w, UCOW_COUNTER_FAULTS);
+	faults = counted(&w, UCOW_COUNTER_FAULTS);
 	for (unsigned i = 0; i < 40; i++)
 		put64(w.cpu, va + i * PAGE, i);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULTS), faults);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULTS), faults);
 	world_close(&w);
 }
 
@@ -281,6 +281,17 @@ TEST(mprotect_refuses_bad_arguments)
 	world_close(&w);
 }
 
+TEST(mprotect_of_nothing_succeeds)
+{
+	struct world w = world_open();
+	uint64_t va = map_private(w.mm, 1);
+
+	CHECK_EQ(ucow_mprotect(w.mm, va, 0, UCOW_PROT_NONE), 0);
+	CHECK_EQ(query(w.mm, va).prot, RW);
+	CHECK_EQ(ucow_mprotect(w.mm, UCOW_ADDRESS_LIMIT, PAGE, RW), -ENOMEM);
+	world_close(&w);
+}
+
 TEST(mprotect_takes_rights_away_and_gives_them_back)
 {
 	struct world w = world_open();
@@ -328,9 +339,9 @@ TEST(mprotect_upgrades_exclusive_pages_only)
 	CHECK(!query(w.mm, va).writable);
 	CHECK_EQ(ucow_mprotect(w.mm, va, PAGE, RW), 0);
 	CHECK(query(w.mm, va).writable);
-	faults = count(&w, UCOW_COUNTER_FAULTS);
+	faults = counted(&w, UCOW_COUNTER_FAULTS);
 	put64(w.cpu, va, 2);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULTS), faults);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULTS), faults);
 
 	child = fork_mm(w.mm);
 	CHECK_EQ(ucow_mprotect(w.mm, va, PAGE, UCOW_PROT_READ), 0);
@@ -408,12 +419,12 @@ TEST(mremap_moves_bytes_frame_and_exclusivity)
 	after = query(w.mm, to + 3 * PAGE);
 	CHECK_EQ(before.pfn, after.pfn);
 	CHECK(after.exclusive && !query(w.mm, va).mapped);
-	faults = count(&w, UCOW_COUNTER_FAULT_WP);
+	faults = counted(&w, UCOW_COUNTER_FAULT_WP);
 	for (unsigned i = 0; i < 40; i++) {
 		CHECK_EQ(get64(w.cpu, to + i * PAGE), i + 1);
 		put64(w.cpu, to + i * PAGE, i + 2);
 	}
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULT_WP), faults);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULT_WP), faults);
 	CHECK_EQ(ucow_load_u64(w.cpu, va, &result), -EFAULT);
 	world_close(&w);
 }
@@ -511,6 +522,41 @@ TEST(mremap_dontunmap_leaves_an_empty_mapping)
 	CHECK_EQ(get64(w.cpu, shared), 8);
 	put64(w.cpu, shared, 9);
 	CHECK_EQ(get64(w.cpu, to), 9);
+	world_close(&w);
+}
+
+/* A free wish is taken when the mapping has to move; an occupied or impossible one is not. */
+TEST(mremap_takes_a_free_wish)
+{
+	struct world w = world_open();
+	uint64_t va = map_private(w.mm, 2), wish = BASE + 300 * PAGE, result;
+
+	map_at(w.mm, va + 2 * PAGE, 1, RW, UCOW_MAP_SHARED); /* no room to grow in place */
+	put64(w.cpu, va, 7);
+	CHECK_EQ(ucow_mremap(w.mm, va, 2 * PAGE, 3 * PAGE, UCOW_MREMAP_MAYMOVE, va + 2 * PAGE, &result), 0);
+	CHECK(result != va && result != va + 2 * PAGE);
+	va = result;
+	CHECK_EQ(get64(w.cpu, va), 7);
+	map_at(w.mm, va + 3 * PAGE, 1, RW, UCOW_MAP_SHARED);
+	CHECK_EQ(ucow_mremap(w.mm, va, 3 * PAGE, 4 * PAGE, UCOW_MREMAP_MAYMOVE, wish, &result), 0);
+	CHECK_EQ(result, wish);
+	CHECK_EQ(get64(w.cpu, wish), 7);
+	world_close(&w);
+}
+
+TEST(mremap_refuses_absurd_lengths)
+{
+	struct world w = world_open();
+	uint64_t va = map_private(w.mm, 2);
+	unsigned fixed = UCOW_MREMAP_MAYMOVE | UCOW_MREMAP_FIXED;
+
+	put64(w.cpu, va, 7);
+	CHECK(refused_mremap(&w, va, PAGE, UINT64_MAX, UCOW_MREMAP_MAYMOVE, 0) < 0);
+	CHECK(refused_mremap(&w, va, UINT64_MAX, PAGE, fixed, BASE + 100 * PAGE) < 0);
+	CHECK(refused_mremap(&w, va, PAGE, (uint64_t)1 << 48, UCOW_MREMAP_MAYMOVE, 0) < 0);
+	CHECK(refused_mremap(&w, va, PAGE, (uint64_t)1 << 47, fixed, (uint64_t)1 << 47) < 0);
+	CHECK(refused_mremap(&w, (uint64_t)1 << 60, PAGE, PAGE, UCOW_MREMAP_MAYMOVE, 0) < 0);
+	CHECK_EQ(get64(w.cpu, va), 7);
 	world_close(&w);
 }
 

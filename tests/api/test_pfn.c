@@ -65,7 +65,7 @@ TEST(private_stores_copy)
 	CHECK_EQ(get64(w.cpu, BASE + 8), 55);
 	e = query(w.mm, BASE);
 	CHECK(e.anon && e.exclusive && !e.special);
-	CHECK_EQ(count(&w, UCOW_COUNTER_COPY_FILE), 1);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_COPY_FILE), 1);
 	world_close(&w);
 }
 
@@ -79,7 +79,7 @@ TEST(pages_without_an_entry_are_sigbus)
 
 		CHECK_EQ(ucow_load_u64(w.cpu, BASE + 2 * PAGE, &value), -ENXIO);
 		CHECK_EQ(ucow_store_u64(w.cpu, BASE + 2 * PAGE, 1), -ENXIO);
-		CHECK_EQ(count(&w, UCOW_COUNTER_FAULT_SIGBUS), 2);
+		CHECK_EQ(counted(&w, UCOW_COUNTER_FAULT_SIGBUS), 2);
 		CHECK_EQ(ucow_insert_pfn(w.mm, BASE + 2 * PAGE, device_memory[2]), 0);
 		CHECK_EQ(ucow_load_u64(w.cpu, BASE + 2 * PAGE, &value), 0);
 		CHECK_EQ(value, 102);
@@ -171,6 +171,37 @@ TEST(unmapping_leaves_the_device_alone)
 	CHECK_EQ(ucow_load_u64(w.cpu, BASE, &value), -EFAULT);
 	CHECK_EQ(get64(w.cpu, BASE + PAGE), 101);
 	CHECK_EQ(device_memory[0][0], 100);
+	world_close(&w);
+}
+
+/* What would need pages, or a fresh one, is refused; the entries stay. */
+TEST(calls_that_need_pages_are_refused)
+{
+	struct world w = pfn_world(UCOW_MAP_PRIVATE);
+	unsigned move = UCOW_MREMAP_MAYMOVE;
+	uint64_t result = 0;
+
+	CHECK_EQ(ucow_madvise(w.mm, BASE, 2 * PAGE, UCOW_MADV_DONTNEED), -EINVAL);
+	CHECK_EQ(ucow_madvise(w.mm, BASE, 2 * PAGE, UCOW_MADV_FREE), -EINVAL);
+	CHECK_EQ(ucow_madvise(w.mm, BASE, 2 * PAGE, UCOW_MADV_WIPEONFORK), -EINVAL);
+	CHECK_EQ(ucow_madvise(w.mm, BASE, 2 * PAGE, UCOW_MADV_DOFORK), -EINVAL);
+	CHECK_EQ(ucow_mremap(w.mm, BASE, 4 * PAGE, 4 * PAGE, move | UCOW_MREMAP_DONTUNMAP, 0, &result), -EINVAL);
+	CHECK_EQ(ucow_mremap(w.mm, BASE, 4 * PAGE, 5 * PAGE, move, 0, &result), -EFAULT);
+	CHECK_EQ(get64(w.cpu, BASE), 100);
+	CHECK_EQ(get64(w.cpu, BASE + PAGE), 101);
+	world_close(&w);
+}
+
+TEST(moving_moves_the_entries)
+{
+	struct world w = pfn_world(UCOW_MAP_SHARED);
+	uint64_t to = BASE + 100 * PAGE, result;
+
+	CHECK_EQ(ucow_mremap(w.mm, BASE, 4 * PAGE, 4 * PAGE, UCOW_MREMAP_MAYMOVE | UCOW_MREMAP_FIXED, to, &result), 0);
+	CHECK_EQ(get64(w.cpu, to), 100);
+	put64(w.cpu, to + PAGE, 5);
+	CHECK_EQ(device_memory[1][0], 5);
+	CHECK(!query(w.mm, BASE).mapped);
 	world_close(&w);
 }
 

@@ -17,7 +17,7 @@ TEST(query_does_not_fault)
 	CHECK(!e.mapped && !e.present);
 	ucow_machine_stat(w.machine, &after);
 	CHECK(memcmp(&before, &after, sizeof(before)) == 0);
-	CHECK_EQ(count(&w, UCOW_COUNTER_FAULTS), 0);
+	CHECK_EQ(counted(&w, UCOW_COUNTER_FAULTS), 0);
 	world_close(&w);
 }
 

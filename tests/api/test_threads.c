@@ -251,6 +251,41 @@ TEST(increments_of_shared_memory_are_not_lost)
 	world_close(&w);
 }
 
+static void *touch_in_order(void *arg)
+{
+	struct worker *w = arg;
+	struct ucow_cpu *cpu = NULL;
+
+	EXPECT(w, ucow_cpu_create(w->machine, &cpu) == 0);
+	if (!cpu)
+		return NULL;
+	ucow_cpu_attach(cpu, w->mm);
+	for (unsigned i = 0; i < 40 * PAGES; i++)
+		EXPECT(w, ucow_store_u8(cpu, w->va + i * PAGE + w->seed, (uint8_t)(1 + w->seed)) == 0);
+	ucow_cpu_destroy(cpu);
+	return NULL;
+}
+
+/* All threads touch the same shared pages first: one page comes of each, and nobody's byte is lost with another one. */
+TEST(first_touches_of_shared_memory_meet_in_one_page)
+{
+	struct world w = world_open();
+	uint64_t va = map_shared(w.mm, 40 * PAGES);
+	struct worker workers[THREADS] = {0};
+	struct ucow_machine_stat stat;
+
+	for (unsigned i = 0; i < THREADS; i++)
+		workers[i] = (struct worker){.machine = w.machine, .mm = fork_mm(w.mm), .va = va, .seed = i};
+	run_workers(workers, touch_in_order);
+	for (unsigned i = 0; i < 40 * PAGES; i++)
+		CHECK_EQ(get64(w.cpu, va + i * PAGE), 0x04030201);
+	ucow_machine_stat(w.machine, &stat);
+	CHECK_EQ(stat.used_pages, 40 * PAGES);
+	for (int i = 0; i < THREADS; i++)
+		CHECK_EQ(ucow_mm_destroy(workers[i].mm), 0);
+	world_close(&w);
+}
+
 static void *come_and_go(void *arg)
 {
 	struct worker *w = arg;

@@ -22,7 +22,8 @@
 struct run {
 	const struct program *program;
 	struct outcome *outcome;
-	bool eager;
+	bool judges_bytes;   /* policy exclusive: the model is right about every byte */
+	bool judges_entries; /* and about the entries, in eager mode */
 	bool failed;
 	struct model m;
 	struct ucow_machine *machine;
@@ -90,7 +91,7 @@ static void compare_bytes(struct run *r, unsigned space, const struct model_page
 {
 	const uint8_t *model = model_content(&r->m, p);
 
-	for (unsigned i = 0; i < MODEL_PAGE; i++)
+	for (unsigned i = 0; r->judges_bytes && i < MODEL_PAGE; i++)
 		if (engine[i] != model[i]) {
 			differ(r, "S%u page [%lld] byte %u: engine %#x, model %#x", space,
 			       (long long)(p->vpn - WINDOW_VPN), i, engine[i], model[i]);
@@ -141,13 +142,13 @@ static void compare_page(struct run *r, unsigned space, const struct model_page 
 	ucow_query(r->spaces[space].mm, p->vpn * MODEL_PAGE, &e);
 	same_at(r, "mapped", space, p->vpn, e.mapped, true);
 	same_at(r, "prot", space, p->vpn, e.prot, p->prot);
-	if (!p->object && r->eager)
+	if (!p->object && r->judges_entries)
 		compare_entry(r, space, p, &e);
-	if (p->bytes && p->bytes->pins)
+	if (r->judges_bytes && p->bytes && p->bytes->pins)
 		same_at(r, "maybe pinned", space, p->vpn, e.maybe_pinned, true);
 	if (r->program->looks && !model_may(s, p->vpn, false, false))
 		compare_by_load(r, space, p);
-	else if (e.present)
+	else if (e.present && r->judges_bytes)
 		compare_by_reference(r, space, p);
 }
 
@@ -158,9 +159,9 @@ static void compare_space(struct run *r, unsigned space)
 
 	ucow_mm_stat(r->spaces[space].mm, &stat);
 	same(r, "mapped_pages", (int64_t)stat.mapped_pages, model_mapped(s));
-	if (!r->m.pins_are_mixed)
+	if (r->judges_bytes && !r->m.pins_are_mixed)
 		same(r, "pinned", (int64_t)stat.pinned, model_pinned(&r->m, s));
-	if (r->eager)
+	if (r->judges_entries)
 		same(r, "rss_anon", (int64_t)stat.rss_anon, model_populated(s));
 	for (unsigned i = 0; i < MODEL_SLOTS && !r->failed; i++)
 		if (s->pages[i].mapped)
@@ -174,7 +175,7 @@ static void compare_handle(struct run *r, unsigned handle)
 	for (unsigned k = 0; k < h->npages; k++) {
 		const uint8_t *engine = ucow_page_address(r->pages[handle][k]);
 
-		for (unsigned i = 0; i < MODEL_PAGE; i++)
+		for (unsigned i = 0; r->judges_bytes && i < MODEL_PAGE; i++)
 			if (engine[i] != h->bytes[k]->data[i]) {
 				differ(r, "h%u page %u byte %u: engine %#x, model %#x", handle, k, i, engine[i],
 				       h->bytes[k]->data[i]);
@@ -203,7 +204,8 @@ static void compare(struct run *r)
 		if (r->m.handles[i].live)
 			compare_handle(r, i);
 	ucow_machine_stat(r->machine, &stat);
-	same(r, "pins", (int64_t)stat.pins, model_pinned(&r->m, NULL));
+	if (r->judges_bytes) /* which pins are of the zero page, and so none, is a matter of policy */
+		same(r, "pins", (int64_t)stat.pins, model_pinned(&r->m, NULL));
 	if (r->program->suspects || r->outcome->at % 8 == 7)
 		compare_invariants(r);
 }
@@ -352,7 +354,7 @@ static void run_read(struct run *r, const struct op *op)
 
 	same(r, "read", rc, model_read(&r->m, op->space, va, model, nbytes, &model_done));
 	same(r, "bytes read", (int64_t)done, (int64_t)model_done);
-	if (!r->failed && memcmp(engine, model, done) != 0)
+	if (r->judges_bytes && !r->failed && memcmp(engine, model, done) != 0)
 		differ(r, "read: other bytes");
 }
 
@@ -390,7 +392,7 @@ static void run_load(struct run *r, const struct op *op)
 	int rc = engine_load(cpu_of(r, op), va, 1u << op->arg, (uint8_t *)&engine);
 
 	same(r, "load", rc, model_read(&r->m, op->space, va, (uint8_t *)&model, 1u << op->arg, &done));
-	if (!rc)
+	if (!rc && r->judges_bytes)
 		same(r, "loaded value", (int64_t)engine, (int64_t)model);
 }
 
@@ -453,8 +455,10 @@ static void run_cmpxchg(struct run *r, const struct op *op)
 	same(r, "cmpxchg", rc, granted);
 	if (rc || r->failed)
 		return;
-	same(r, "exchanged", exchanged, !(op->value & 1));
-	same(r, "found", (int64_t)expected, (int64_t)there);
+	if (r->judges_bytes) {
+		same(r, "exchanged", exchanged, !(op->value & 1));
+		same(r, "found", (int64_t)expected, (int64_t)there);
+	}
 	model_touch_for_write(&r->m, op->space, vpn, false);
 	if (exchanged)
 		model_write(&r->m, op->space, vpn * MODEL_PAGE + offset, (const uint8_t *)&op->value, size, &done);
@@ -474,7 +478,8 @@ static void run_span(struct run *r, const struct op *op, bool write)
 		return;
 	if (write)
 		pattern(span, nbytes, op->value);
-	else if (!model_read(&r->m, op->space, va, model, nbytes, &done) && memcmp(span, model, nbytes) != 0)
+	else if (r->judges_bytes && !model_read(&r->m, op->space, va, model, nbytes, &done) &&
+		 memcmp(span, model, nbytes) != 0)
 		differ(r, "span: other bytes");
 	ucow_span_end(cpu_of(r, op));
 	if (!write)
@@ -732,12 +737,13 @@ static void tear_down(struct run *r, const struct ucow_machine_stat *before)
 	same(r, "machine_destroy", ucow_machine_destroy(r->machine), 0);
 }
 
-void program_run(const struct program *p, enum ucow_fork_mode mode, struct outcome *outcome)
+void program_run(const struct program *p, const struct setting *setting, struct outcome *outcome)
 {
 	struct ucow_machine_options options = {
 		.size = sizeof(options),
 		.ram_bytes = (uint64_t)16 << 20,
-		.fork_mode = mode,
+		.policy = setting->policy,
+		.fork_mode = setting->mode,
 		.flags = UCOW_MACHINE_POISON,
 	};
 	static struct run r; /* one program at a time, in a process of its own */
@@ -746,7 +752,8 @@ void program_run(const struct program *p, enum ucow_fork_mode mode, struct outco
 	memset(&r, 0, sizeof(r));
 	r.program = p;
 	r.outcome = outcome;
-	r.eager = mode == UCOW_FORK_EAGER;
+	r.judges_bytes = setting->policy == UCOW_POLICY_EXCLUSIVE;
+	r.judges_entries = r.judges_bytes && setting->mode == UCOW_FORK_EAGER;
 	same(&r, "machine_create", ucow_machine_create(&options, &r.machine), 0);
 	if (r.failed)
 		return;

@@ -15,6 +15,13 @@ struct outcome {
 	unsigned calls; /* operations that meant something */
 };
 
-void program_run(const struct program *p, enum ucow_fork_mode mode, struct outcome *outcome);
+/* What the program runs on. Under any policy but exclusive the model does not know what pages hold once references
+ * are out: then results, invariants and the balance at the end are compared, not bytes. */
+struct setting {
+	enum ucow_policy policy;
+	enum ucow_fork_mode mode;
+};
+
+void program_run(const struct program *p, const struct setting *setting, struct outcome *outcome);
 
 #endif

@@ -27,7 +27,7 @@ enum { DEFAULT_OPS = 60, RUN_SECONDS = 20, SHRINK_RUNS = 3000 };
 static struct outcome *shared; /* of the run in the child process */
 
 /* Runs @p in a process of its own: a crash or a hang is an outcome too. True when engine and model agreed. */
-static bool agrees(const struct program *p, enum ucow_fork_mode mode, struct outcome *outcome)
+static bool agrees(const struct program *p, const struct setting *setting, struct outcome *outcome)
 {
 	int status = 0;
 	pid_t pid;
@@ -38,7 +38,7 @@ static bool agrees(const struct program *p, enum ucow_fork_mode mode, struct out
 	REQUIRE(pid >= 0);
 	if (!pid) {
 		alarm(RUN_SECONDS);
-		program_run(p, mode, shared);
+		program_run(p, setting, shared);
 		_exit(0);
 	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
@@ -58,7 +58,7 @@ static void drop_ops(struct program *p, size_t at, size_t n)
 }
 
 /* Drops runs of operations as long as the rest still fails: long runs first, then single ones, until none goes. */
-static void shrink_length(struct program *p, enum ucow_fork_mode mode, unsigned *runs)
+static void shrink_length(struct program *p, const struct setting *setting, unsigned *runs)
 {
 	struct outcome o;
 	bool dropped = true;
@@ -70,7 +70,7 @@ static void shrink_length(struct program *p, enum ucow_fork_mode mode, unsigned 
 
 			drop_ops(&shorter, at, n);
 			++*runs;
-			if (agrees(&shorter, mode, &o)) {
+			if (agrees(&shorter, setting, &o)) {
 				at += n;
 				continue;
 			}
@@ -80,30 +80,30 @@ static void shrink_length(struct program *p, enum ucow_fork_mode mode, unsigned 
 	}
 }
 
-static void try_simpler(struct program *p, const struct program *simpler, enum ucow_fork_mode mode, unsigned *runs)
+static void try_simpler(struct program *p, const struct program *simpler, const struct setting *setting, unsigned *runs)
 {
 	struct outcome o;
 
-	if (memcmp(p, simpler, sizeof(*p)) == 0 || ++*runs > SHRINK_RUNS || agrees(simpler, mode, &o))
+	if (memcmp(p, simpler, sizeof(*p)) == 0 || ++*runs > SHRINK_RUNS || agrees(simpler, setting, &o))
 		return;
 	*p = *simpler;
 }
 
 /* Then single operations are made plainer. */
-static void shrink_ops(struct program *p, enum ucow_fork_mode mode, unsigned *runs)
+static void shrink_ops(struct program *p, const struct setting *setting, unsigned *runs)
 {
 	for (size_t i = 0; i < p->nops; i++) {
 		struct program simpler = *p;
 
 		simpler.ops[i].n = 1;
-		try_simpler(p, &simpler, mode, runs);
+		try_simpler(p, &simpler, setting, runs);
 		simpler = *p;
 		simpler.ops[i].offset = 0;
-		try_simpler(p, &simpler, mode, runs);
+		try_simpler(p, &simpler, setting, runs);
 		for (unsigned bit = 1; bit <= F_CPU2; bit <<= 1) {
 			simpler = *p;
 			simpler.ops[i].flags &= (uint16_t)~bit;
-			try_simpler(p, &simpler, mode, runs);
+			try_simpler(p, &simpler, setting, runs);
 		}
 	}
 }
@@ -120,7 +120,7 @@ static void print_program(const struct program *p, const struct outcome *o)
 	printf("# %s%s\n", o->at >= p->nops ? "at the end: " : "", o->why);
 }
 
-static void report(struct program *p, uint64_t index, enum ucow_fork_mode mode)
+static void report(struct program *p, uint64_t index, const struct setting *setting)
 {
 	struct program simpler = *p;
 	struct outcome o;
@@ -128,11 +128,11 @@ static void report(struct program *p, uint64_t index, enum ucow_fork_mode mode)
 
 	alarm(600); /* shrinking takes longer than a test */
 	simpler.suspects = true;
-	try_simpler(p, &simpler, mode, &runs);
-	shrink_length(p, mode, &runs);
-	shrink_ops(p, mode, &runs);
-	shrink_length(p, mode, &runs);
-	if (agrees(p, mode, &o))
+	try_simpler(p, &simpler, setting, &runs);
+	shrink_length(p, setting, &runs);
+	shrink_ops(p, setting, &runs);
+	shrink_length(p, setting, &runs);
+	if (agrees(p, setting, &o))
 		snprintf(o.why, sizeof(o.why), "(does not fail every time)");
 	print_program(p, &o);
 	printf("# UCOW_TEST_SEED=%" PRIu64 " UCOW_MODEL_ONLY=%" PRIu64 " repeats it\n", tap_seed(), index);
@@ -143,9 +143,10 @@ static uint64_t program_seed(uint64_t index)
 	return tap_seed() * 0x100000001b3 + index;
 }
 
-static void check_programs(enum ucow_fork_mode mode)
+/* @part: how many of the programs, in hundredths. */
+static void check_programs(const struct setting *setting, unsigned part)
 {
-	uint64_t first = 0, last = tap_env("UCOW_MODEL_PROGRAMS", DEFAULT_PROGRAMS), calls = 0;
+	uint64_t first = 0, last = (tap_env("UCOW_MODEL_PROGRAMS", DEFAULT_PROGRAMS) * part + 99) / 100, calls = 0;
 	size_t nops = tap_env("UCOW_MODEL_OPS", DEFAULT_OPS);
 	static struct program p;
 	struct outcome o;
@@ -158,9 +159,10 @@ static void check_programs(enum ucow_fork_mode mode)
 	}
 	for (uint64_t i = first; i < last; i++) {
 		program_generate(&p, program_seed(i), nops);
-		if (!agrees(&p, mode, &o)) {
-			report(&p, i, mode);
-			TAP_FAIL("program %" PRIu64 " differs", i);
+		if (!agrees(&p, setting, &o)) {
+			report(&p, i, setting);
+			TAP_FAIL("program %" PRIu64 " differs under %s, %s", i, ucow_policy_name(setting->policy),
+				 ucow_fork_mode_name(setting->mode));
 		}
 		calls += o.calls;
 	}
@@ -184,7 +186,7 @@ static bool mode_is_built(enum ucow_fork_mode mode)
 /* Would catch any operation that, after any others, shows a space or a pin bytes that are not its own. */
 TEST(engine_agrees_with_flat_model_eager)
 {
-	check_programs(UCOW_FORK_EAGER);
+	check_programs(&(struct setting){UCOW_POLICY_EXCLUSIVE, UCOW_FORK_EAGER}, 100);
 }
 
 /* Would catch a sharer that sees another's change through a leaf table of both. */
@@ -192,7 +194,7 @@ TEST(engine_agrees_with_flat_model_tables)
 {
 	if (!mode_is_built(UCOW_FORK_TABLES))
 		SKIP("fork mode tables is not built yet");
-	check_programs(UCOW_FORK_TABLES);
+	check_programs(&(struct setting){UCOW_POLICY_EXCLUSIVE, UCOW_FORK_TABLES}, 100);
 }
 
 /* Would catch a missed unshare of a path below a shared root. */
@@ -200,7 +202,16 @@ TEST(engine_agrees_with_flat_model_lazy)
 {
 	if (!mode_is_built(UCOW_FORK_LAZY))
 		SKIP("fork mode lazy is not built yet");
-	check_programs(UCOW_FORK_LAZY);
+	check_programs(&(struct setting){UCOW_POLICY_EXCLUSIVE, UCOW_FORK_LAZY}, 100);
+}
+
+/* Would catch a count that goes wrong, or a crash, where a historical rule and today's engine meet. */
+TEST(every_policy_keeps_results_and_invariants)
+{
+	for (int policy = UCOW_POLICY_MAPCOUNT; policy < UCOW_POLICY_COUNT; policy++) {
+		check_programs(&(struct setting){policy, UCOW_FORK_EAGER}, 15);
+		CHECK_GO_ON();
+	}
 }
 
 TAP_MAIN()

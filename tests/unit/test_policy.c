@@ -841,6 +841,14 @@ TEST(pinned_exclusive_pages_are_not_unmapped)
 	CHECK(!policy->may_unmap(true, true));
 }
 
+/* The others do not know the flag, so there is nothing to refuse. */
+TEST(older_policies_unmap_anything)
+{
+	for (int id = UCOW_POLICY_MAPCOUNT; id < UCOW_POLICY_COUNT; id++)
+		for (int bits = 0; bits < 4; bits++)
+			CHECK(cow_policy_of(id)->may_unmap(bits & 1, bits & 2));
+}
+
 /* Would catch rows of the policy table in the wrong order. */
 TEST(every_policy_is_its_own_row)
 {
