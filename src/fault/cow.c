@@ -61,11 +61,8 @@ static enum fault_result wait_for_page_lock(struct cow *cow)
 		page_put(cow->page);
 		return FAULT_BLOCKED;
 	}
+	fault_release_waited(fault); /* never wait for one while holding another */
 	page_lock(cow->page);
-	if (fault->waited_for) {
-		page_unlock(fault->waited_for);
-		page_put(fault->waited_for);
-	}
 	fault->waited_for = cow->page;
 	return FAULT_RETRY;
 }

@@ -242,10 +242,7 @@ static enum fault_result handle(struct ucow_mm *mm, struct vma *vma, uint64_t va
 		fault.pte = leaf_get(fault.leaf, fault.va);
 		result = dispatch(&fault);
 	} while (result == FAULT_RETRY);
-	if (fault.waited_for) {
-		page_unlock(fault.waited_for);
-		page_put(fault.waited_for);
-	}
+	fault_release_waited(&fault);
 	count_result(&fault, result);
 	*leaf = fault.leaf;
 	return result;

@@ -22,6 +22,16 @@ static inline void fault_count(struct fault *fault, enum ucow_counter counter)
 
 bool fault_relock(struct fault *fault);
 
+/* fault_release_waited - give up the page lock that was waited for, if any. */
+static inline void fault_release_waited(struct fault *fault)
+{
+	if (!fault->waited_for)
+		return;
+	page_unlock(fault->waited_for);
+	page_put(fault->waited_for);
+	fault->waited_for = NULL;
+}
+
 /* fault_write_protect - a present entry of a private mapping that is not writable, and a write or unshare fault (B.3).
  */
 enum fault_result fault_write_protect(struct fault *fault);

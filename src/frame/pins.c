@@ -151,21 +151,30 @@ static int shares_append(struct frame_pool *pool, struct ucow_page *page, struct
 	return n ? -ENOMEM : 0;
 }
 
-/* Strike out the oldest pin of @page, of @account if that is not NULL. Returns: whose it was. */
+/*
+ * Strike out one pin of @page: the oldest of @account, else (NULL, or a plain release has taken that one) the oldest of
+ * all. Returns: whose it was.
+ */
 static struct pin_account *share_take(struct frame_pool *pool, const struct ucow_page *page,
 				      const struct pin_account *account)
 {
-	for (struct pin_shares **link = share_bucket(pool, page); *link; link = &(*link)->next) {
-		struct pin_shares *share = *link;
-		struct pin_account *owner = share->account;
+	struct pin_shares **found = NULL, *share;
+	struct pin_account *owner;
 
-		if (share->page != page || (account && owner != account))
+	for (struct pin_shares **link = share_bucket(pool, page); *link; link = &(*link)->next) {
+		if ((*link)->page != page || (found && (*link)->account != account))
 			continue;
-		*link = share->next;
-		free(share);
-		return owner;
+		found = link;
+		if (!account || (*link)->account == account)
+			break;
 	}
-	UCOW_BUG("a shared pin has no owner");
+	if (!found)
+		UCOW_BUG("a shared pin has no owner");
+	share = *found;
+	owner = share->account;
+	*found = share->next;
+	free(share);
+	return owner;
 }
 
 static uint64_t word_with_account(uint64_t word, uint64_t account)
@@ -258,7 +267,6 @@ struct pin_account *page_unpin(struct ucow_page *page, const struct pin_account 
 	} else {
 		owner = pool->accounts[word_account(before)];
 	}
-	UCOW_BUG_ON(account && owner != account);
 	if ((before & PAGE_REF_MASK) == UCOW_GUP_PIN_COUNTING_BIAS)
 		page_free(page);
 	return owner;

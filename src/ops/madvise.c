@@ -42,13 +42,49 @@ static const struct flag_advice *flag_advice_of(enum ucow_advice advice)
 	return table[advice].applies ? &table[advice] : NULL;
 }
 
-/* Requires: @vma does not cross the ends of the range. */
-static int set_flags(struct vma *vma, const struct flag_advice *advice)
+static unsigned advised_flags(const struct vma *vma, const struct flag_advice *advice)
 {
-	if (!advice->applies(vma))
-		return -EINVAL;
-	vma->flags = (vma->flags & ~advice->clear) | advice->set;
-	return 0;
+	return (vma->flags & ~advice->clear) | advice->set;
+}
+
+/* What an advice would do to a range: how far it gets, and whether anything changes. */
+struct flag_plan {
+	uint64_t end; /* of the last mapping that it applies to */
+	bool changes;
+	bool hole;
+	bool refused; /* by the mapping at or after `end` */
+};
+
+static struct flag_plan plan_flags(struct ucow_mm *mm, uint64_t start, uint64_t end, const struct flag_advice *advice)
+{
+	struct flag_plan plan = {.end = start};
+
+	for (struct vma *vma = vma_find(&mm->vmas, start); vma && vma->start < end; vma = vma_next(vma)) {
+		if (!advice->applies(vma)) {
+			plan.refused = true;
+			return plan;
+		}
+		plan.hole |= vma->start > plan.end;
+		plan.changes |= advised_flags(vma, advice) != vma->flags;
+		plan.end = min_u64(end, vma->end);
+	}
+	plan.hole |= plan.end < end;
+	return plan;
+}
+
+/* As the system call: mappings before one that refuses have changed. Nothing is split where nothing changes. */
+static int advise_flags(struct ucow_mm *mm, uint64_t start, uint64_t end, const struct flag_advice *advice)
+{
+	struct flag_plan plan = plan_flags(mm, start, end, advice);
+	int error = plan.changes ? vmas_isolate(mm, start, plan.end) : 0;
+
+	if (error)
+		return error;
+	for (struct vma *vma = vma_find(&mm->vmas, start); plan.changes && vma && vma->start < plan.end;
+	     vma = vma_next(vma))
+		vma->flags = advised_flags(vma, advice);
+	vmas_merge(mm, start, plan.end);
+	return plan.refused ? -EINVAL : plan.hole ? -ENOMEM : 0;
 }
 
 /* ---- advice that changes entries ---- */
@@ -91,25 +127,17 @@ static int advise_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, u
 /* As the system call: a hole does not stop the advice, it is reported at the end. */
 static int advise_range(struct ucow_mm *mm, uint64_t start, uint64_t end, enum ucow_advice advice)
 {
-	const struct flag_advice *flags = flag_advice_of(advice);
-	int error = flags ? vmas_isolate(mm, start, end) : 0;
+	struct vma *vma = vma_find(&mm->vmas, start);
+	uint64_t va = start;
 	bool hole = false;
+	int error = 0;
 
-	for (uint64_t va = start; va < end && !error;) {
-		struct vma *vma = vma_find(&mm->vmas, va);
-		uint64_t stop;
-
-		hole |= !vma || vma->start > va;
-		if (!vma || vma->start >= end)
-			break;
-		va = max_u64(va, vma->start);
-		stop = min_u64(end, vma->end);
-		error = flags ? set_flags(vma, flags) : advise_entries(mm, vma, va, stop, advice);
-		va = stop;
+	for (; vma && vma->start < end && !error; vma = vma_next(vma)) {
+		hole |= vma->start > va;
+		va = min_u64(end, vma->end);
+		error = advise_entries(mm, vma, max_u64(start, vma->start), va, advice);
 	}
-	if (flags)
-		vmas_merge(mm, start, end);
-	return error ? error : hole ? -ENOMEM : 0;
+	return error ? error : hole || va < end ? -ENOMEM : 0;
 }
 
 static int advise_shared(struct ucow_mm *mm, uint64_t start, uint64_t end, enum ucow_advice advice)
@@ -127,6 +155,7 @@ static int advise_shared(struct ucow_mm *mm, uint64_t start, uint64_t end, enum 
 
 int ucow_madvise(struct ucow_mm *mm, uint64_t va, uint64_t length, enum ucow_advice advice)
 {
+	const struct flag_advice *flags;
 	int error;
 
 	if ((unsigned)advice >= UCOW_MADV_COUNT || (va & ~UCOW_PAGE_MASK) || length > UCOW_ADDRESS_LIMIT)
@@ -136,10 +165,11 @@ int ucow_madvise(struct ucow_mm *mm, uint64_t va, uint64_t length, enum ucow_adv
 	length = page_round_up(length);
 	if (!mm_range_is_valid(va, length))
 		return -ENOMEM;
-	if (!flag_advice_of(advice))
+	flags = flag_advice_of(advice);
+	if (!flags)
 		return advise_shared(mm, va, va + length, advice);
 	rwlock_write_lock(&mm->mmap_lock);
-	error = advise_range(mm, va, va + length, advice);
+	error = advise_flags(mm, va, va + length, flags);
 	rwlock_write_unlock(&mm->mmap_lock);
 	return error;
 }

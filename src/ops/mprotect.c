@@ -35,12 +35,21 @@ static uint64_t covered_until(struct ucow_mm *mm, uint64_t start, uint64_t end)
 	return min_u64(start, end);
 }
 
+/* Whether any mapping of a range that is covered would change; nothing is split where none does. */
+static bool is_change(struct ucow_mm *mm, uint64_t start, uint64_t end, unsigned permissions)
+{
+	for (struct vma *vma = vma_at(&mm->vmas, start); vma && vma->start < end; vma = vma_next(vma))
+		if ((vma->flags & VMA_PERMISSIONS) != permissions)
+			return true;
+	return false;
+}
+
 /* As the system call does: what precedes a hole changes. All splitting comes first, so that no memory means no change.
  */
 static int protect_range(struct ucow_mm *mm, uint64_t start, uint64_t end, unsigned permissions)
 {
 	uint64_t covered = covered_until(mm, start, end);
-	int error = vmas_isolate(mm, start, covered);
+	int error = is_change(mm, start, covered, permissions) ? vmas_isolate(mm, start, covered) : 0;
 
 	if (error)
 		return error;
