@@ -259,6 +259,7 @@ static long gup_common(struct ucow_mm *mm, uint64_t va, size_t npages, unsigned 
 {
 	struct gup gup = {.mm = mm, .pages = pages, .npages = npages, .start = va & UCOW_PAGE_MASK, .flags = flags};
 
+	gup.npages = (size_t)min_u64(npages, UCOW_ADDRESS_LIMIT >> UCOW_PAGE_SHIFT);
 	if (!mm || !npages || !pages || (flags & ~allowed) || (!pin && (flags & UCOW_FOLL_LONGTERM)))
 		return -EINVAL;
 	return pin ? pin_pages(&gup) : get_pages(&gup);

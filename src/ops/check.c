@@ -76,6 +76,8 @@ static int check_entry(struct check *check, const struct vma *vma, uint64_t va, 
 
 	if (error || !pte_has_page(pte))
 		return error;
+	if (pte_kind(pte) == PTE_KIND_ANON && !vma->has_anon)
+		return broken(check, "INV-VMA-2", "va %#lx: anon page in a mapping that claims to have none", va);
 	if (pte_frame(pte) >= frames->npages || !page_refcount(&frames->pages[pte_frame(pte)]))
 		return broken(check, "INV-FRAME-2", "va %#lx maps frame %lu, which is free", va, pte_frame(pte));
 	check->maps[pte_frame(pte)]++;

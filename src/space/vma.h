@@ -66,7 +66,7 @@ struct vma *vma_at(const struct vma_set *set, uint64_t va);
 struct vma *vma_first(const struct vma_set *set);
 struct vma *vma_next(const struct vma *vma);
 struct vma *vma_prev(const struct vma *vma);
-#define VMA_FOR_EACH(vma, set) for (struct vma *vma = vma_first(set); vma; vma = vma_next(vma))
+#define VMA_FOR_EACH(item, set) for (struct vma *item = vma_first(set); item; item = vma_next(item))
 
 /* vma_insert - Requires: start, end, pgoff, object, flags are set, and the range is free. */
 void vma_insert(struct vma_set *set, struct vma *vma);

@@ -22,6 +22,7 @@ struct scene {
 	struct ucow_page *pins[8];
 	unsigned npins;
 	struct look before[SPACES][2 * WINDOW];
+	uint64_t mappings[SPACES]; /* their number: a split that stays is a change */
 	/* What the operation made, to be taken down again. */
 	struct ucow_mm *made;
 	struct ucow_cpu *made_cpu;
@@ -77,11 +78,21 @@ static struct ucow_mm *space(const struct scene *s, unsigned i)
 	return i ? s->other : s->w.mm;
 }
 
+static uint64_t mappings_of(struct ucow_mm *mm)
+{
+	struct ucow_mm_stat stat;
+
+	ucow_mm_stat(mm, &stat);
+	return stat.mappings;
+}
+
 static void remember(struct scene *s)
 {
-	for (unsigned i = 0; i < SPACES; i++)
-		for (unsigned k = 0; space(s, i) && k < 2 * WINDOW; k++)
+	for (unsigned i = 0; i < SPACES && space(s, i); i++) {
+		s->mappings[i] = mappings_of(space(s, i));
+		for (unsigned k = 0; k < 2 * WINDOW; k++)
 			s->before[i][k] = look_at(space(s, i), page_in_view(k));
+	}
 }
 
 static bool looks_as_before(const struct scene *s, unsigned i, unsigned k)
@@ -97,9 +108,11 @@ static bool looks_as_before(const struct scene *s, unsigned i, unsigned k)
 
 static void check_unchanged(const struct scene *s)
 {
-	for (unsigned i = 0; i < SPACES; i++)
-		for (unsigned k = 0; space(s, i) && k < 2 * WINDOW; k++)
+	for (unsigned i = 0; i < SPACES && space(s, i); i++) {
+		REQUIRE_EQ(mappings_of(space(s, i)), s->mappings[i]);
+		for (unsigned k = 0; k < 2 * WINDOW; k++)
 			REQUIRE(looks_as_before(s, i, k));
+	}
 }
 
 /* Pins lie on the first pages of the first space. Coherent in both directions, and the child does not see it. */
@@ -901,6 +914,55 @@ static void verify_pfn_store(struct scene *s)
 TEST(private_store_to_a_pfn_mapping)
 {
 	check_scenario(&(struct scenario){prepare_pfn_page, run_store, verify_pfn_store, false}, 1);
+}
+
+/* Parts of mappings that never merge, onto the middle of another one: a failure leaves neither of them cut. */
+static void prepare_pfn_target(struct scene *s)
+{
+	prepare_pfn_page(s);
+	map_at(s->w.mm, FAR - 4 * PAGE, 12, RW, UCOW_MAP_SHARED | UCOW_MAP_PFN);
+	REQUIRE_EQ(ucow_insert_pfn(s->w.mm, FAR + PAGE, device), 0);
+}
+
+static int run_move_pfn(struct scene *s)
+{
+	uint64_t result;
+
+	return ucow_mremap(s->w.mm, BASE + 2 * PAGE, 2 * PAGE, 2 * PAGE, UCOW_MREMAP_MAYMOVE | UCOW_MREMAP_FIXED, FAR,
+			   &result);
+}
+
+static void verify_move_pfn(struct scene *s)
+{
+	REQUIRE_EQ(get64(s->w.cpu, FAR + PAGE), 42);
+	REQUIRE(!query(s->w.mm, BASE + 3 * PAGE).mapped);
+}
+
+TEST(mremap_of_a_part_of_a_pfn_mapping)
+{
+	check_scenario(&(struct scenario){prepare_pfn_target, run_move_pfn, verify_move_pfn, false}, 3);
+}
+
+static int run_munmap_pfn(struct scene *s)
+{
+	return ucow_munmap(s->w.mm, BASE + PAGE, PAGE);
+}
+
+TEST(munmap_of_the_middle_of_a_pfn_mapping)
+{
+	check_scenario(&(struct scenario){prepare_pfn_page, run_munmap_pfn, NULL, false}, 2);
+}
+
+static int run_mmap_over_pfn(struct scene *s)
+{
+	uint64_t va;
+
+	return ucow_mmap(s->w.mm, BASE + PAGE, PAGE, RW, UCOW_MAP_SHARED | UCOW_MAP_FIXED, &va);
+}
+
+TEST(mmap_over_the_middle_of_a_pfn_mapping)
+{
+	check_scenario(&(struct scenario){prepare_pfn_page, run_mmap_over_pfn, NULL, false}, 3);
 }
 
 TEST(fork_of_a_pfn_mapping)

@@ -146,6 +146,37 @@ TEST(random_blocks_do_not_overlap)
 	close_pool();
 }
 
+static struct ucow_page *first_free(unsigned order)
+{
+	return container_of(pool.free[order].next, struct ucow_page, link);
+}
+
+/* Would catch a checker that looks away: each kind of damage is seen, and its repair as well. */
+TEST(the_checker_sees_damage)
+{
+	struct ucow_page *page;
+
+	open_pool(1, false);
+	page = first_free(3);
+	CHECK(!buddy_check(&pool));
+	page->order = 4;
+	CHECK(buddy_check(&pool));
+	page->order = 3;
+	page_clear(page, PAGE_FREE);
+	CHECK(buddy_check(&pool));
+	page_set(page, PAGE_FREE);
+	atomic_store(&page->word, 1);
+	CHECK(buddy_check(&pool));
+	atomic_store(&page->word, 0);
+	atomic_store(&page->mapcount, 1);
+	CHECK(buddy_check(&pool));
+	atomic_store(&page->mapcount, 0);
+	pool.free_pages++;
+	CHECK(buddy_check(&pool));
+	pool.free_pages--;
+	close_pool();
+}
+
 /* ---- single frames ---- */
 
 /* Every frame but the zero page can be had, each once; then NULL; then again. */
