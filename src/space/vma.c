@@ -104,7 +104,7 @@ void vma_split(struct vma_set *set, struct vma *vma, uint64_t va, struct vma *up
 bool vma_can_merge(const struct vma *lower, const struct vma *upper)
 {
 	return lower->end == upper->start && lower->flags == upper->flags && lower->object == upper->object &&
-	       !(lower->flags & VMA_PFNMAP) && vma_page_index(lower, lower->end) == upper->pgoff;
+	       vma_page_index(lower, lower->end) == upper->pgoff;
 }
 
 void vma_grow(struct vma_set *set, struct vma *vma, uint64_t end)

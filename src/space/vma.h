@@ -23,11 +23,11 @@ enum vma_flag {
 struct vma {
 	struct tree_node node; /* keyed by start */
 	uint64_t start, end;   /* [start, end), page aligned, not empty */
-	uint64_t pgoff;        /* page number of start: in the object, or (private) where it was first mapped */
-	void *object;          /* shared mappings: what backs them; else NULL */
-	uint64_t gap;          /* free bytes before start */
-	uint64_t max_gap;      /* the greatest gap in this subtree */
-	unsigned flags;        /* enum vma_flag */
+	uint64_t pgoff;   /* page number of start: in the object; (private) where it was first mapped; (PFN) its own */
+	void *object;     /* shared mappings: what backs them; else NULL */
+	uint64_t gap;     /* free bytes before start */
+	uint64_t max_gap; /* the greatest gap in this subtree */
+	unsigned flags;   /* enum vma_flag */
 	_Atomic bool
 		has_anon; /* an anon page was ever mapped here, as Linux tells by anon_vma: fork skips the rest (B.4) */
 };

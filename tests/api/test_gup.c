@@ -510,6 +510,30 @@ TEST(forced_write_to_untouched_memory)
 	world_close(&w);
 }
 
+/* A reference for writing dirties the entry: what was freed lazily must not be dropped under a device that writes. */
+TEST(references_touch_the_entry)
+{
+	struct world w = world_open();
+	uint64_t va = map_private(w.mm, 1);
+	struct ucow_mm *child;
+
+	put64(w.cpu, va, 1);
+	CHECK_EQ(ucow_madvise(w.mm, va, PAGE, UCOW_MADV_FREE), 0);
+	CHECK(!query(w.mm, va).dirty && !query(w.mm, va).accessed);
+	CHECK_EQ(try_take(&w, GET, va, 1, 0), 1);
+	CHECK(!query(w.mm, va).dirty && query(w.mm, va).accessed);
+	CHECK_EQ(try_take(&w, PIN, va, 1, UCOW_FOLL_WRITE), 1);
+	CHECK(query(w.mm, va).dirty);
+	child = fork_mm(w.mm);
+	CHECK(!query(child, va).accessed);
+	ucow_cpu_attach(w.cpu, child);
+	CHECK_EQ(try_take(&w, GET_FAST, va, 1, 0), 1);
+	CHECK(query(child, va).accessed);
+	ucow_cpu_attach(w.cpu, w.mm);
+	CHECK_EQ(ucow_mm_destroy(child), 0);
+	world_close(&w);
+}
+
 /* ---- zero page ---- */
 
 /* Short-term read pins of the zero page are a pretence: no counts, no frames. */

@@ -443,6 +443,18 @@ TEST(mremap_grows_in_place_where_it_can)
 	world_close(&w);
 }
 
+TEST(mremap_grows_up_to_the_end_of_the_address_space_and_not_beyond)
+{
+	struct world w = world_open();
+	uint64_t va = map_at(w.mm, UCOW_ADDRESS_LIMIT - 3 * PAGE, 1, RW, UCOW_MAP_PRIVATE), result;
+
+	CHECK_EQ(refused_mremap(&w, va, PAGE, 4 * PAGE, 0, 0), -ENOMEM);
+	CHECK_EQ(ucow_mremap(w.mm, va, PAGE, 3 * PAGE, 0, 0, &result), 0);
+	CHECK_EQ(result, va);
+	put64(w.cpu, UCOW_ADDRESS_LIMIT - 8, 1);
+	world_close(&w);
+}
+
 TEST(mremap_without_maymove_does_not_move)
 {
 	struct world w = world_open();

@@ -205,6 +205,25 @@ TEST(moving_moves_the_entries)
 	world_close(&w);
 }
 
+/* Merging neighbours would let one device's mapping be moved together with another's. */
+TEST(neighbouring_mappings_stay_two_while_halves_become_one_again)
+{
+	struct world w = pfn_world(UCOW_MAP_SHARED);
+	uint64_t beside = map_at(w.mm, BASE + 4 * PAGE, 2, RW, UCOW_MAP_SHARED | UCOW_MAP_PFN), moved;
+
+	CHECK_EQ(beside, BASE + 4 * PAGE);
+	CHECK_EQ(ucow_mremap(w.mm, BASE, 6 * PAGE, 6 * PAGE, UCOW_MREMAP_MAYMOVE | UCOW_MREMAP_FIXED, BASE + 64 * PAGE,
+			     &moved),
+		 -EFAULT);
+	CHECK_EQ(ucow_mprotect(w.mm, BASE, 2 * PAGE, UCOW_PROT_READ), 0);
+	CHECK_EQ(ucow_mprotect(w.mm, BASE, 2 * PAGE, RW), 0);
+	CHECK_EQ(ucow_mremap(w.mm, BASE, 4 * PAGE, 4 * PAGE, UCOW_MREMAP_MAYMOVE | UCOW_MREMAP_FIXED, BASE + 64 * PAGE,
+			     &moved),
+		 0);
+	CHECK_EQ(get64(w.cpu, BASE + 64 * PAGE), 100);
+	world_close(&w);
+}
+
 /* In no RSS and no frame count. */
 TEST(special_memory_is_in_no_account)
 {

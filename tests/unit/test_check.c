@@ -342,4 +342,26 @@ TEST(translation_to_another_page_is_reported)
 	close_patient(&p);
 }
 
+/* ---- what no public call shows ---- */
+
+/* The page's own dirty flag: writeback will ask for it, the entry's dirty bit says nothing about what a device wrote.
+ */
+TEST(unpin_dirty_marks_the_page_and_plain_unpin_does_not)
+{
+	struct patient p = open_patient();
+	struct ucow_page *page = p.pin, *second = pin_page(p.w.cpu, at(PINNED_PAGE), UCOW_FOLL_WRITE);
+
+	CHECK(second == page);
+	page_clear(page, PAGE_DIRTY);
+	ucow_unpin_user_pages(&second, 1);
+	CHECK(!page_is(page, PAGE_DIRTY));
+	second = pin_page(p.w.cpu, at(PINNED_PAGE), UCOW_FOLL_WRITE);
+	ucow_unpin_user_pages_dirty_lock(&second, 1, false);
+	CHECK(!page_is(page, PAGE_DIRTY));
+	second = pin_page(p.w.cpu, at(PINNED_PAGE), UCOW_FOLL_WRITE);
+	ucow_unpin_user_pages_dirty_lock(&second, 1, true);
+	CHECK(page_is(page, PAGE_DIRTY));
+	close_patient(&p);
+}
+
 TAP_MAIN()

@@ -294,32 +294,54 @@ TEST(freed_frames_hold_the_poison)
 	close_pool();
 }
 
-/* A device that writes after its page was freed is found out when the frame is used again. */
-TEST(write_after_free_aborts)
+/* Whether @misuse, in a process with a pool of its own, ends in an abort. */
+static bool aborts(void (*misuse)(void))
 {
-	struct ucow_page *page;
 	int status = 0;
-	pid_t pid;
+	pid_t pid = fork();
 
-	open_pool(1, true);
-	page = frame_alloc(&pool, FRAME_ZEROED);
-	page_put(page);
-	pid = fork();
 	REQUIRE(pid >= 0);
-	if (!pid) { /* the RAM is not inherited: a pool of the child's own */
+	if (!pid) {
 		REQUIRE(freopen("/dev/null", "w", stderr) != NULL);
 		open_pool(1, true);
-		page = frame_alloc(&pool, FRAME_ZEROED);
-		page_put(page);
-		*(uint8_t *)page_bytes(page) = 1;
-		for (unsigned i = 0; i < FRAME_BLOCK_PAGES - 1; i++)
-			frame_alloc(&pool, FRAME_ANY);
+		misuse();
 		_exit(0);
 	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
-	close_pool();
+	return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
+}
+
+static void write_after_free(void)
+{
+	struct ucow_page *page = frame_alloc(&pool, FRAME_ZEROED);
+
+	page_put(page);
+	*(uint8_t *)page_bytes(page) = 1;
+	for (unsigned i = 0; i < FRAME_BLOCK_PAGES - 1; i++)
+		frame_alloc(&pool, FRAME_ANY);
+}
+
+/* A device that writes after its page was freed is found out when the frame is used again. */
+TEST(write_after_free_aborts)
+{
+	CHECK(aborts(write_after_free));
+}
+
+/* With a pin's worth of other references, so that the count alone does not show it. */
+static void unpin_a_get(void)
+{
+	struct ucow_page *page = frame_alloc(&pool, FRAME_ZEROED);
+
+	for (unsigned i = 0; i < 2 * UCOW_GUP_PIN_COUNTING_BIAS; i++)
+		page_get(page);
+	page_unpin(page, NULL);
+}
+
+/* Would catch a release that eats the references of others. */
+TEST(unpin_of_what_was_not_pinned_aborts)
+{
+	CHECK(aborts(unpin_a_get));
 }
 
 /* RAM that is not used goes back to the host in blocks, with hysteresis, and comes back as zeros. */
@@ -352,6 +374,23 @@ TEST(free_blocks_are_given_back)
 	CHECK_EQ(pool.committed_blocks, most);
 	for (unsigned i = 0; i < BLOCKS; i++)
 		buddy_free(&pool, blocks[i], FRAME_MAX_ORDER);
+	close_pool();
+}
+
+TEST(a_pool_that_keeps_its_blocks_gives_none_back)
+{
+	enum { BLOCKS = 40 };
+	static struct ucow_page *blocks[BLOCKS];
+	uint64_t most;
+
+	memset(&inject, 0, sizeof(inject));
+	REQUIRE_EQ(frame_pool_init(&pool, (BLOCKS + 1) * FRAME_BLOCK_BYTES, &inject, &counters, false, true), 0);
+	for (unsigned i = 0; i < BLOCKS; i++)
+		blocks[i] = buddy_alloc(&pool, FRAME_MAX_ORDER);
+	most = pool.committed_blocks;
+	for (unsigned i = 0; i < BLOCKS; i++)
+		buddy_free(&pool, blocks[i], FRAME_MAX_ORDER);
+	CHECK(pool.committed_blocks == most && list_is_empty(&pool.cold));
 	close_pool();
 }
 
