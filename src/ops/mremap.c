@@ -55,6 +55,9 @@ static void move_run(struct remap *remap, struct vma *vma, struct table *source,
 {
 	struct table *target = table_find_leaf(remap->mm->root, va - remap->from + remap->to);
 
+	/* A source leaf that was made just now, as the target of others, is empty, and nothing was made for it. */
+	if (!target)
+		return;
 	table_lock(source);
 	if (target != source)
 		table_lock_nested(target);

@@ -681,4 +681,18 @@ TEST(stat_of_a_space_is_its_recount)
 	world_close(&w);
 }
 
+/* The first target leaf made is also the leaf in which the source range begins: it must not be taken for a source. */
+TEST(a_move_into_the_leaf_before_works)
+{
+	struct world w = world_open();
+	uint64_t from = map_at(w.mm, 0x40009000, 31, RW, UCOW_MAP_PRIVATE), moved;
+
+	CHECK_EQ(ucow_store_u64(w.cpu, 0x40020000, 7), 0);
+	CHECK_EQ(ucow_mremap(w.mm, from, 31 * PAGE, 31 * PAGE, UCOW_MREMAP_MAYMOVE | UCOW_MREMAP_FIXED, 0x3ffe9000,
+			     &moved),
+		 0);
+	CHECK_EQ(get64(w.cpu, 0x40020000 - from + moved), 7);
+	world_close(&w);
+}
+
 TAP_MAIN()
