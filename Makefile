@@ -7,6 +7,8 @@ check:
 	@scripts/bootstrap check && scripts/check debug
 bench:
 	@scripts/bootstrap run && scripts/build release && build/release/ucow bench $(ROWS)
+plots:
+	@scripts/bootstrap plots && scripts/build release && scripts/plots $(FILE)
 asan tsan checked clang coverage:
 	@scripts/bootstrap check && scripts/check $@
 mutants:
@@ -17,4 +19,4 @@ format:
 	@scripts/check-format --fix
 clean:
 	@rm -rf build
-.PHONY: all run check bench asan tsan checked clang coverage mutants install format clean
+.PHONY: all run check bench plots asan tsan checked clang coverage mutants install format clean

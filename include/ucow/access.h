@@ -6,8 +6,9 @@
  * accesses of the host (linearizable); longer or unaligned ones are sequences of them. Every call returns 0, or
  *
  * - -EFAULT: SIGSEGV, no mapping or not permitted
+ * - -EACCES: SIGSEGV, a store into a snapshot (ucow/snapshot.h)
  * - -ENXIO: SIGBUS, nothing behind the mapping
- * - -ENOMEM: no memory for a page or a table
+ * - -ENOMEM: no memory for a page or a table, or none under the limit of the space's snapshots
  * - -EDEADLK: the page-lock callback gave up (ucow/machine.h)
  * - -EINVAL: the cpu is not attached to a space
  *

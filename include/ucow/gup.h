@@ -11,8 +11,9 @@
  * and _remote on any space. Source: docs/semantics.md B.5.
  *
  * Returns of all six: the number of pages taken, which may be less than asked for; -EFAULT (nothing there, or not
- * permitted); -ENOMEM (memory, a count near overflow, or the pin limit); -EDEADLK (the page-lock callback gave up);
- * -EINVAL (flags; no space attached; npages == 0). An error is returned only when no page was taken.
+ * permitted); -EACCES (for writing, from a snapshot); -ENOMEM (memory, a count near overflow, the pin limit, or that of
+ * the space's snapshots); -EDEADLK (the page-lock callback gave up); -EINVAL (flags; no space attached; npages == 0).
+ * An error is returned only when no page was taken.
  */
 #ifndef UCOW_GUP_H
 #define UCOW_GUP_H

@@ -74,7 +74,7 @@ struct ucow_machine_options {
  *
  * RAM is address space only until pages are used. It is not inherited by a fork(2) of the host process.
  * Returns: 0; -ENOMEM; -EINVAL (unknown policy, mode, flag or size of @options); -EOPNOTSUPP (a fork mode that the
- * policy or this version does not have; every policy but EXCLUSIVE runs in EAGER mode only).
+ * policy does not have; every policy but EXCLUSIVE runs in EAGER mode only).
  * Thread: any.
  */
 UCOW_API UCOW_NODISCARD int ucow_machine_create(const struct ucow_machine_options *options,

@@ -50,7 +50,8 @@ UCOW_API UCOW_NODISCARD int ucow_mm_create(struct ucow_machine *machine, struct 
  * ucow_mm_destroy - exit: drop every mapping and the space itself.
  *
  * Pages that are still held by gets and pins live on until released.
- * Returns: 0; -EBUSY while a cpu is attached: nothing changed. Never fails for lack of memory.
+ * Returns: 0; -EBUSY while a cpu is attached, the space has a snapshot group, or (a snapshot) its group is dropping it:
+ * nothing changed. Never fails for lack of memory.
  * Thread: any; no other call on @mm may be running.
  */
 UCOW_API int ucow_mm_destroy(struct ucow_mm *mm);
@@ -124,13 +125,21 @@ struct ucow_mm_stat {
 	uint64_t rss_anon;
 	uint64_t rss_file; /* pages of shared mappings */
 	uint64_t swap_entries;
-	uint64_t table_bytes; /* tables reachable from this space */
-	uint64_t mappings;    /* number of mappings */
+	uint64_t table_bytes;         /* tables reachable from this space: the sum of the next two */
+	uint64_t table_bytes_private; /* those that no other space reaches */
+	uint64_t table_bytes_shared;  /* those that others reach too */
+	/* Of rss_anon. What is neither was shared and is not any more: a store will find that out. */
+	uint64_t frames_shared;    /* mapped by other spaces too */
+	uint64_t frames_exclusive; /* this space's alone, by page and by path (docs/architecture.md) */
+	uint64_t mappings;         /* number of mappings */
 	uint64_t
 		pinned; /* pins taken through this space and not yet released; exact (docs/semantics.md, departure 7) */
 	bool has_pinned; /* ever pinned (sticky) */
 };
-/** ucow_mm_stat - fill @stat; cost in proportion to the tables. Thread: any; takes mmap_lock shared. */
+/**
+ * ucow_mm_stat - fill @stat. Cost: all tables of @mm, and the pages in those that it does not share.
+ * Thread: any; takes mmap_lock exclusively.
+ */
 UCOW_API void ucow_mm_stat(struct ucow_mm *mm, struct ucow_mm_stat *stat);
 
 /** ucow_mm_set_pin_limit - most pins through @mm, in pages (0: none). Pins beyond fail with -ENOMEM. Thread: any. */

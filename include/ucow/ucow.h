@@ -5,9 +5,11 @@
 
 #include <ucow/access.h>
 #include <ucow/debug.h>
+#include <ucow/diff.h>
 #include <ucow/gup.h>
 #include <ucow/machine.h>
 #include <ucow/mm.h>
+#include <ucow/snapshot.h>
 #include <ucow/types.h>
 
 #endif

@@ -63,7 +63,6 @@ void mutex_unlock(struct mutex *mutex)
 void rwlock_init(struct rwlock *lock, enum lock_rank rank)
 {
 	must(pthread_rwlock_init(&lock->lock, NULL));
-	lock->writes = 0;
 	lock->rank = rank;
 }
 
@@ -78,6 +77,12 @@ void rwlock_read_lock(struct rwlock *lock)
 	must(pthread_rwlock_rdlock(&lock->lock));
 }
 
+void rwlock_read_lock_nested(struct rwlock *lock)
+{
+	lock_rank_enter(lock->rank, true);
+	must(pthread_rwlock_rdlock(&lock->lock));
+}
+
 void rwlock_read_unlock(struct rwlock *lock)
 {
 	must(pthread_rwlock_unlock(&lock->lock));
@@ -88,7 +93,6 @@ void rwlock_write_lock(struct rwlock *lock)
 {
 	lock_rank_enter(lock->rank, false);
 	must(pthread_rwlock_wrlock(&lock->lock));
-	lock->writes++;
 }
 
 void rwlock_write_unlock(struct rwlock *lock)

@@ -6,6 +6,7 @@
  *
  *   LOCK_MACHINE      machine: lists of spaces and cpus
  *     LOCK_MMAP       mm: mappings and the shape of the tables (shared: faults, GUP; exclusive: map, unmap, fork, ...)
+ *       LOCK_GROUP    the charges and members of a snapshot group
  *       LOCK_OBJECT   the pages of a shared mapping
  *       LOCK_TABLE+n  tables, root (n = 0) to leaf (n = 5), top down
  *         LOCK_PINS   owners of pages that several spaces have pinned
@@ -28,6 +29,7 @@
 enum lock_rank {
 	LOCK_MACHINE = 1,
 	LOCK_MMAP,
+	LOCK_GROUP,
 	LOCK_OBJECT,
 	LOCK_TABLE,
 	LOCK_TABLE_LEAF = LOCK_TABLE + 5,
@@ -106,7 +108,6 @@ struct mutex {
 struct rwlock {
 	pthread_rwlock_t lock;
 	enum lock_rank rank;
-	uint64_t writes; /* exclusive sections so far; whoever holds the lock may read it */
 };
 
 void mutex_init(struct mutex *mutex, enum lock_rank rank);
@@ -117,6 +118,8 @@ void mutex_unlock(struct mutex *mutex);
 void rwlock_init(struct rwlock *lock, enum lock_rank rank);
 void rwlock_destroy(struct rwlock *lock);
 void rwlock_read_lock(struct rwlock *lock);
+/* rwlock_read_lock_nested - a second one of the same rank; the caller's contract says why this cannot deadlock. */
+void rwlock_read_lock_nested(struct rwlock *lock);
 void rwlock_read_unlock(struct rwlock *lock);
 void rwlock_write_lock(struct rwlock *lock);
 void rwlock_write_unlock(struct rwlock *lock);

@@ -19,6 +19,16 @@
  *   LEAK_REF_ON_ZAP             unmapping forgets the page reference             B.0, invariant 7
  *   KEEP_EXCLUSIVE_AT_FORK      fork forgets to clear the exclusive flag         B.1
  *   LOSE_PIN_ON_MOVE            mremap copies the page instead of moving it      B.1
+ *   SHARE_MARKED                fork shares tables that may hold references      rule 4
+ *   UNSHARE_NO_COUNT            an unshare forgets to count the pages of its copyrule 1, invariant 7
+ *   KEEP_WRITE_ON_SHARED_PATH   the TLB takes writes below a shared table        rule 8
+ *   STALE_WALK                  an unshare lets remembered walks live on         rule 8
+ *   FORGET_MARK                 a get or pin leaves no mark                      rule 4
+ *   KEEP_STALE_MARK             a mark stays when its references have gone       rule 4
+ *   LOSE_MARK_ON_MOVE           mremap leaves the marks behind                   rule 4
+ *   CHANGE_SHARED_RANGE         mprotect and its like do not unshare first       rule 1
+ *   ZAP_WITHOUT_RESERVE         freeing memory fails for lack of it              rule 2
+ *   KEEP_CACHED_ZEROS           a fill leaves translations of the zero page      rule 5
  */
 #define MUTATED(name) (UCOW_MUTATE_##name)
 
@@ -57,6 +67,36 @@
 #endif
 #ifndef UCOW_MUTATE_LOSE_PIN_ON_MOVE
 #define UCOW_MUTATE_LOSE_PIN_ON_MOVE 0
+#endif
+#ifndef UCOW_MUTATE_SHARE_MARKED
+#define UCOW_MUTATE_SHARE_MARKED 0
+#endif
+#ifndef UCOW_MUTATE_UNSHARE_NO_COUNT
+#define UCOW_MUTATE_UNSHARE_NO_COUNT 0
+#endif
+#ifndef UCOW_MUTATE_KEEP_WRITE_ON_SHARED_PATH
+#define UCOW_MUTATE_KEEP_WRITE_ON_SHARED_PATH 0
+#endif
+#ifndef UCOW_MUTATE_STALE_WALK
+#define UCOW_MUTATE_STALE_WALK 0
+#endif
+#ifndef UCOW_MUTATE_FORGET_MARK
+#define UCOW_MUTATE_FORGET_MARK 0
+#endif
+#ifndef UCOW_MUTATE_KEEP_STALE_MARK
+#define UCOW_MUTATE_KEEP_STALE_MARK 0
+#endif
+#ifndef UCOW_MUTATE_LOSE_MARK_ON_MOVE
+#define UCOW_MUTATE_LOSE_MARK_ON_MOVE 0
+#endif
+#ifndef UCOW_MUTATE_CHANGE_SHARED_RANGE
+#define UCOW_MUTATE_CHANGE_SHARED_RANGE 0
+#endif
+#ifndef UCOW_MUTATE_ZAP_WITHOUT_RESERVE
+#define UCOW_MUTATE_ZAP_WITHOUT_RESERVE 0
+#endif
+#ifndef UCOW_MUTATE_KEEP_CACHED_ZEROS
+#define UCOW_MUTATE_KEEP_CACHED_ZEROS 0
 #endif
 
 #endif

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The slab of base/slab.h. A chunk is aligned to its size, so an object finds its chunk by masking. */
+/*
+ * The slab of base/slab.h. A chunk is aligned to its size, so an object finds its chunk by masking. A slab that has
+ * grown takes 32 chunks at a time, as one huge page of the host: tables are met in random order, and every miss of the
+ * processor's TLB would double its price.
+ */
 #include "base/slab.h"
 
 #include <stdlib.h>
@@ -7,9 +11,12 @@
 #include <sys/mman.h>
 
 #define CHUNK_BYTES ((size_t)64 << 10)
+#define AREA_BYTES  ((size_t)2 << 20)
+#define AREA_CHUNKS (AREA_BYTES / CHUNK_BYTES)
+#define SMALL       16 /* a slab of so many chunks grows by areas */
 #define ALIGNMENT   64
 /* Empty chunks to keep: this many, or a quarter of what is in use. A fork and exit in a loop must not map and unmap. */
-#define KEEP_CHUNKS 16
+#define KEEP_CHUNKS 48
 
 struct chunk {
 	struct list link;
@@ -45,19 +52,56 @@ void slab_destroy(struct slab *slab)
 	}
 }
 
-/* Map twice the size and trim, so that the chunk is aligned to its size. */
-static struct chunk *chunk_create(void)
+/* Map more and trim, so that the area is aligned to its size. Returns: NULL: no memory. */
+static char *map_aligned(size_t nbytes)
 {
-	char *area = mmap(NULL, 2 * CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *area = mmap(NULL, 2 * nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	size_t before;
 
 	if (area == MAP_FAILED)
 		return NULL;
-	before = -(uintptr_t)area & (CHUNK_BYTES - 1);
+	before = -(uintptr_t)area & (nbytes - 1);
 	if (before)
 		munmap(area, before);
-	munmap(area + before + CHUNK_BYTES, CHUNK_BYTES - before);
-	return (struct chunk *)(void *)(area + before);
+	munmap(area + before + nbytes, nbytes - before);
+	return area + before;
+}
+
+/* Fresh chunks into @chunks, linked with one another. Returns: how many. */
+static unsigned chunks_create(struct list *chunks, bool grown)
+{
+	unsigned n = grown ? AREA_CHUNKS : 1;
+	char *area = map_aligned(n * CHUNK_BYTES);
+
+	if (!area)
+		return 0;
+	if (grown)
+		(void)madvise(area, AREA_BYTES, MADV_HUGEPAGE); /* a host without huge pages serves small ones */
+	for (unsigned i = 0; i < n; i++)
+		list_add_tail(chunks, &((struct chunk *)(void *)(area + i * CHUNK_BYTES))->link);
+	return n;
+}
+
+/* Called locked; the lock is dropped meanwhile. Returns: whether there is a free object. */
+static bool grow_locked(struct slab *slab)
+{
+	bool grown = slab->chunks >= SMALL;
+	struct list chunks;
+	unsigned n;
+
+	list_init(&chunks);
+	spin_unlock(&slab->lock, LOCK_SLAB);
+	n = chunks_create(&chunks, grown);
+	spin_lock(&slab->lock, LOCK_SLAB);
+	slab->chunks += n;
+	slab->empty_chunks += n;
+	while (!list_is_empty(&chunks)) {
+		struct list *link = chunks.next;
+
+		list_del(link);
+		list_add_tail(&slab->partial, link);
+	}
+	return !list_is_empty(&slab->partial);
 }
 
 static void *chunk_take(struct slab *slab, struct chunk *chunk, bool *fresh)
@@ -86,14 +130,9 @@ void *slab_alloc(struct slab *slab)
 	bool fresh;
 
 	spin_lock(&slab->lock, LOCK_SLAB);
-	if (list_is_empty(&slab->partial)) {
+	if (list_is_empty(&slab->partial) && !grow_locked(slab)) {
 		spin_unlock(&slab->lock, LOCK_SLAB);
-		chunk = chunk_create();
-		if (!chunk)
-			return NULL;
-		spin_lock(&slab->lock, LOCK_SLAB);
-		list_add(&slab->partial, &chunk->link);
-		slab->empty_chunks++;
+		return NULL;
 	}
 	chunk = container_of(slab->partial.next, struct chunk, link);
 	object = chunk_take(slab, chunk, &fresh);
@@ -118,6 +157,7 @@ void slab_free(struct slab *slab, void *object)
 	if (!chunk->used && slab->empty_chunks++ >= max_u64(KEEP_CHUNKS, slab->in_use / slab->objects_a_chunk / 4)) {
 		list_del(&chunk->link);
 		slab->empty_chunks--;
+		slab->chunks--;
 		release = chunk;
 	}
 	spin_unlock(&slab->lock, LOCK_SLAB);

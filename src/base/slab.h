@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Fixed-size objects out of host memory, in 64 KiB chunks. Objects are zeroed when handed out; a chunk whose objects
- * are all free goes back to the host, one spare chunk a slab apart.
+ * are all free goes back to the host, a few spare ones apart.
  */
 #ifndef BASE_SLAB_H
 #define BASE_SLAB_H
@@ -13,6 +13,7 @@ struct slab {
 	struct spin lock;         /* LOCK_SLAB; guards what follows */
 	uint32_t object_bytes;    /* fixed after slab_init */
 	uint32_t objects_a_chunk; /* fixed after slab_init */
+	uint32_t chunks;
 	uint32_t empty_chunks;
 	uint64_t in_use;
 	struct list partial; /* chunks with a free object */

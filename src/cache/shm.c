@@ -88,3 +88,15 @@ int shm_page(struct shm *shm, uint64_t index, struct ucow_page **result)
 	*result = page;
 	return 0;
 }
+
+const struct ucow_page *shm_look(struct shm *shm, uint64_t index)
+{
+	const struct ucow_page *page;
+
+	if (index >= shm->npages)
+		return NULL;
+	spin_lock(&shm->lock, LOCK_OBJECT);
+	page = shm->pages[index];
+	spin_unlock(&shm->lock, LOCK_OBJECT);
+	return page;
+}

@@ -25,4 +25,7 @@ void shm_put(struct shm *shm);
  */
 int shm_page(struct shm *shm, uint64_t index, struct ucow_page **page);
 
+/* shm_look - page number @index if it is there, or NULL. It stays as long as the object does. */
+const struct ucow_page *shm_look(struct shm *shm, uint64_t index);
+
 #endif

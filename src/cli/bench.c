@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The verb `bench`: the table of rows, the command line, and the loop that takes samples of ucow and of the kernel in
- * turn. What a row does is in bench_cow.c, bench_fork.c, bench_access.c and bench_pin.c.
+ * The verb `bench`: the command line, and the loop that takes samples of ucow and of the kernel in turn. The rows are
+ * in bench_rows.c.
  */
 #include "bench.h"
 #include "cmd.h"
@@ -12,91 +12,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#define COW_PAGES  16384 /* 64 MiB: more than a cache holds */
-#define HOT_PAGES  4     /* within the first-level cache and every TLB */
-#define PAGES_1GIB 262144
-
-/* The two sides of a row, by their common name. */
-#define SIDES(what) .ucow = &bench_##what##_ucow, .kernel = &bench_##what##_kernel
-
-static const struct bench_row rows[] = {
-	{
-		.name = "fork-1g-eager",
-		.unit = "us",
-		.what = "the fork call on 1 GiB of populated pages; ucow in fork mode eager",
-		.npages = PAGES_1GIB,
-		.copies = 1,
-		.fork = UCOW_FORK_EAGER,
-		SIDES(fork),
-	},
-	{
-		.name = "cow-copy",
-		.unit = "ns",
-		.what = "first write to a page after a fork, child alive: a copy",
-		.npages = COW_PAGES,
-		.copies = 2,
-		SIDES(cow_copy),
-	},
-	{
-		.name = "cow-reuse",
-		.unit = "ns",
-		.what = "first write to a page after a fork, child gone: reuse in place",
-		.npages = COW_PAGES,
-		.copies = 1,
-		SIDES(cow_reuse),
-	},
-	{
-		.name = "zero-fill",
-		.unit = "ns",
-		.what = "first write to a page of fresh memory",
-		.npages = COW_PAGES,
-		.copies = 1,
-		SIDES(zero_fill),
-	},
-	{
-		.name = "memcpy-cold",
-		.unit = "ns",
-		.what = "a page copied by ucow on a write, beside a bare memcpy of a cold page: 1x is the limit",
-		.npages = COW_PAGES,
-		.copies = 2,
-		.ucow = &bench_cow_copy_ucow,
-		.kernel = &bench_memcpy_kernel,
-	},
-	{
-		.name = "pin-batch",
-		.unit = "ns",
-		.what = "pin and unpin 512 pages, per page; the kernel's side is io_uring buffer registration",
-		.npages = BENCH_PIN_PAGES,
-		.copies = 1,
-		SIDES(pin),
-	},
-	{
-		.name = "load-hit",
-		.unit = "ns",
-		.what = "an 8-byte load from a hot set; the kernel's side is raw memory",
-		.npages = HOT_PAGES,
-		.copies = 1,
-		SIDES(load),
-	},
-	{
-		.name = "store-hit",
-		.unit = "ns",
-		.what = "an 8-byte store to a hot set; the kernel's side is raw memory",
-		.npages = HOT_PAGES,
-		.copies = 1,
-		SIDES(store),
-	},
-};
-
-#define NROWS (sizeof(rows) / sizeof(rows[0]))
-
 /* How long and how often a row is measured. */
 struct effort {
 	unsigned min_samples, max_samples;
 	uint64_t budget_ns; /* for all samples of a row together */
 };
 
-static const struct effort quick_effort = {.min_samples = 3, .max_samples = 15, .budget_ns = 1500000000};
+static const struct effort quick_effort = {.min_samples = 3, .max_samples = 15, .budget_ns = 600000000};
 static const struct effort full_effort = {.min_samples = 5, .max_samples = 51, .budget_ns = 5000000000};
 
 /* ---- one row ---- */
@@ -164,7 +86,7 @@ static void finish(struct bench_result *result)
 {
 	bench_stat_finish(&result->ucow);
 	bench_stat_finish(&result->kernel);
-	if (result->ucow.n == 0 || result->kernel.n == 0)
+	if (result->ucow.n == 0 || result->kernel.n == 0 || result->ucow.median <= 0 || result->kernel.median <= 0)
 		return;
 	if (result->row->ratio == BENCH_KERNEL_OVER_UCOW)
 		result->ratio = result->kernel.median / result->ucow.median;
@@ -179,10 +101,10 @@ static void finish(struct bench_result *result)
 static int measure(struct bench_result *result, const struct effort *effort)
 {
 	const struct bench_row *row = result->row;
-	struct bench_worker worker, *kernel = &worker;
+	struct bench_worker worker = {0}, *kernel = row->kernel ? &worker : NULL;
 	char why[BENCH_WHY] = "";
 	void *ucow;
-	int err = bench_worker_start(&worker, row, why);
+	int err = kernel ? bench_worker_start(kernel, row, why) : 0;
 
 	if (err) {
 		note(result, "kernel", err, why);
@@ -211,15 +133,24 @@ out_worker:
 /* Both sides hold all copies at once; an eighth on top for tables and descriptors. */
 static uint64_t memory_needed(const struct bench_row *row)
 {
-	uint64_t nbytes = row->npages * row->copies * UCOW_PAGE_SIZE * 2;
+	uint64_t nbytes = row->npages * row->copies * UCOW_PAGE_SIZE * (row->kernel ? 2 : 1);
 
 	return nbytes + nbytes / 8;
 }
 
-static bool fits(struct bench_result *result)
+/* Whether the row can be measured here; if not, @result says why. */
+static bool can_measure(struct bench_result *result, bool quick)
 {
 	uint64_t need = memory_needed(result->row), left = bench_memory_available();
 
+	if (result->row->not_built) {
+		snprintf(result->skipped, sizeof(result->skipped), "not built yet: %s", result->row->not_built);
+		return false;
+	}
+	if (quick && result->row->large) {
+		snprintf(result->skipped, sizeof(result->skipped), "left out by --quick");
+		return false;
+	}
 	if (need <= left)
 		return true;
 	snprintf(result->skipped, sizeof(result->skipped), "needs %llu MiB of memory, %llu MiB are available",
@@ -231,14 +162,14 @@ static bool fits(struct bench_result *result)
 
 struct arguments {
 	bool quick, json;
-	bool wanted[NROWS];
+	bool wanted[BENCH_MAX_ROWS];
 	unsigned nwanted;
 };
 
 static bool want(struct arguments *arguments, const char *name)
 {
-	for (size_t i = 0; i < NROWS; i++) {
-		if (strcmp(rows[i].name, name) == 0) {
+	for (size_t i = 0; i < bench_nrows; i++) {
+		if (strcmp(bench_rows[i].name, name) == 0) {
 			arguments->wanted[i] = true;
 			arguments->nwanted++;
 			return true;
@@ -249,11 +180,11 @@ static bool want(struct arguments *arguments, const char *name)
 
 static void refuse_name(const struct argp_state *state, const char *name)
 {
-	char known[512] = "";
+	char known[1024] = "";
 	size_t used = 0;
 
-	for (size_t i = 0; i < NROWS && used < sizeof(known); i++)
-		used += (size_t)snprintf(known + used, sizeof(known) - used, " %s", rows[i].name);
+	for (size_t i = 0; i < bench_nrows && used < sizeof(known); i++)
+		used += (size_t)snprintf(known + used, sizeof(known) - used, " %s", bench_rows[i].name);
 	argp_error(state, "no row is called `%s`; there are:%s", name, known);
 }
 
@@ -282,7 +213,7 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
 }
 
 static const struct argp_option own_options[] = {
-	{"quick", OPTION_QUICK, NULL, 0, "every row in a few seconds, the largest ones left out", 1},
+	{"quick", OPTION_QUICK, NULL, 0, "the whole in less than a minute, the largest rows left out", 1},
 	{"json", OPTION_JSON, NULL, 0, "print one JSON object and nothing else", 1},
 	{NULL, 0, NULL, 0, "Rows:", 2},
 };
@@ -291,7 +222,7 @@ static const struct argp_option own_options[] = {
 /* The command line; --help shows the rows after the options. Returns: 0; any usage error ends the program. */
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-	struct argp_option all[NOPTIONS + NROWS + 1] = {0};
+	struct argp_option all[NOPTIONS + BENCH_MAX_ROWS + 1] = {0};
 	const struct argp argp = {
 		.options = all,
 		.parser = parse_option,
@@ -300,8 +231,9 @@ static int parse(struct arguments *arguments, int argc, char **argv)
 	};
 
 	memcpy(all, own_options, sizeof(own_options));
-	for (size_t i = 0; i < NROWS; i++)
-		all[NOPTIONS + i] = (struct argp_option){rows[i].name, 0, NULL, OPTION_DOC, rows[i].what, 2};
+	for (size_t i = 0; i < bench_nrows; i++)
+		all[NOPTIONS + i] = (struct argp_option){bench_rows[i].name, 0, NULL, OPTION_DOC,
+							 bench_rows[i].what, 2};
 	return argp_parse(&argp, argc, argv, 0, NULL, arguments);
 }
 
@@ -310,17 +242,15 @@ static unsigned measure_rows(const struct arguments *arguments, struct bench_res
 {
 	unsigned failed = 0;
 
-	for (size_t i = 0; i < NROWS; i++) {
+	for (size_t i = 0; i < bench_nrows; i++) {
 		struct bench_result *result = &results[*nresults];
 
 		if (arguments->nwanted > 0 && !arguments->wanted[i])
 			continue;
 		(*nresults)++;
-		result->row = &rows[i];
+		result->row = &bench_rows[i];
 		progress(result->row, 0);
-		if (arguments->quick && rows[i].large)
-			snprintf(result->skipped, sizeof(result->skipped), "left out by --quick");
-		else if (fits(result))
+		if (can_measure(result, arguments->quick))
 			result->failed = measure(result, arguments->quick ? &quick_effort : &full_effort) != 0;
 		failed += result->failed;
 	}
@@ -355,7 +285,7 @@ int cmd_bench(int argc, char **argv)
 
 	if (parse(&arguments, argc, argv))
 		return CMD_USAGE;
-	results = calloc(NROWS, sizeof(*results));
+	results = calloc(bench_nrows, sizeof(*results));
 	if (!results) {
 		fprintf(stderr, "ucow bench: %s\n", strerror(ENOMEM));
 		return CMD_UNEXPECTED;

@@ -41,30 +41,53 @@ struct bench_row {
 	enum bench_ratio ratio;
 	uint64_t npages;          /* pages that the work touches */
 	unsigned copies;          /* how many pages may stand behind each of them at one time */
-	enum ucow_fork_mode fork; /* of ucow's machine */
+	unsigned count;           /* what else the work needs to know; its side says of what this is the number */
+	unsigned changes;         /* snapshots: pages changed between two */
+	unsigned nmappings;       /* that the pages are cut into by holes of one page; 0: one */
+	enum ucow_fork_mode fork; /* of ucow's machine; 0: the default */
+	enum ucow_policy policy;  /* of ucow's machine; 0: exclusive */
 	bool large;               /* left out by --quick */
-	const struct bench_side *ucow, *kernel;
+	const struct bench_side *ucow, *kernel; /* no kernel: ucow's side stands alone */
+	const char *not_built;                  /* why ucow cannot do this yet: the row is skipped */
 };
 
-/* ---- the rows, by theme ---- */
+/* ---- the rows (bench_rows.c), and their sides by theme ---- */
+
+#define BENCH_MAX_ROWS 48
+
+extern const struct bench_row bench_rows[];
+extern const size_t bench_nrows;
 
 extern const struct bench_side bench_cow_copy_ucow, bench_cow_copy_kernel;
 extern const struct bench_side bench_cow_reuse_ucow, bench_cow_reuse_kernel;
 extern const struct bench_side bench_zero_fill_ucow, bench_zero_fill_kernel;
+extern const struct bench_side bench_first_write_ucow, bench_first_write_kernel;
 extern const struct bench_side bench_memcpy_kernel;
-extern const struct bench_side bench_fork_ucow, bench_fork_kernel;
+extern const struct bench_side bench_fork_ucow, bench_fork_kernel, bench_fork_refcount_pin;
+extern const struct bench_side bench_fork_touch_ucow, bench_fork_touch_kernel;
+extern const struct bench_side bench_fork_tables_ucow, bench_fork_tables_kernel;
+extern const struct bench_side bench_fork_pinned_ucow, bench_fork_pinned_kernel, bench_fork_pinned_small;
+extern const struct bench_side bench_fork_stale_ucow, bench_fork_stale_kernel;
 extern const struct bench_side bench_load_ucow, bench_load_kernel;
 extern const struct bench_side bench_store_ucow, bench_store_kernel;
+extern const struct bench_side bench_random_ucow, bench_random_churned_ucow, bench_random_kernel;
 extern const struct bench_side bench_pin_ucow, bench_pin_kernel;
+extern const struct bench_side bench_snapshots_memory, bench_snapshots_last, bench_snapshots_tenth;
 
 /* ---- what the sides share (bench_ucow.c, bench_kernel.c) ---- */
 
-/* A machine with one space and one cpu in it, and a mapping of the row's pages. */
+/*
+ * A machine with one space, one cpu in it and one for children, and a mapping of the row's pages.
+ */
 struct bench_space {
 	struct ucow_machine *machine;
 	struct ucow_mm *mm;
-	struct ucow_cpu *cpu;
+	struct ucow_cpu *cpu, *child_cpu;
 	uint64_t va, npages;
+	unsigned count, changes;  /* as the row's */
+	enum ucow_fork_mode fork; /* as the row's */
+	uint64_t random;          /* state of bench_random */
+	void *own;                /* what a row keeps; freed on close */
 };
 
 /* bench_space_open - as bench_side's open: *state is a struct bench_space with every page written. */
@@ -77,6 +100,8 @@ int bench_space_touch(struct bench_space *space, double *ns);
 struct bench_mapping {
 	char *bytes;
 	uint64_t npages;
+	unsigned count;  /* as the row's */
+	uint64_t random; /* state of bench_random */
 };
 
 /* bench_map - map without touching; @huge asks for huge pages, otherwise there are 4 KiB pages only. */
@@ -100,6 +125,13 @@ void bench_child_reap(struct bench_child *child);
 
 /* bench_now - nanoseconds from some start. */
 uint64_t bench_now(void);
+
+/* bench_random - the next of a fixed sequence, below @limit (a power of two). *state starts at 0. */
+static inline uint64_t bench_random(uint64_t *state, uint64_t limit)
+{
+	*state = *state * 6364136223846793005u + 1442695040888963407u;
+	return (*state >> 33) & (limit - 1);
+}
 
 /* ---- the kernel's process (bench_worker.c) ---- */
 

@@ -76,6 +76,15 @@ static int warm_host(uint64_t npages)
 	return 0;
 }
 
+/* Unmap the last page of each of @nmappings equal parts. */
+static void mapping_cut(struct bench_mapping *mapping, unsigned nmappings)
+{
+	uint64_t part = mapping->npages / nmappings;
+
+	for (unsigned i = 1; i <= nmappings; i++)
+		munmap(mapping->bytes + (i * part - 1) * UCOW_PAGE_SIZE, UCOW_PAGE_SIZE);
+}
+
 int bench_mapping_open(const struct bench_row *row, void **state, char why[BENCH_WHY])
 {
 	struct bench_mapping *mapping = calloc(1, sizeof(*mapping));
@@ -95,6 +104,9 @@ int bench_mapping_open(const struct bench_row *row, void **state, char why[BENCH
 		return err;
 	}
 	bench_touch(mapping, &ns, &faults);
+	mapping->count = row->count;
+	if (row->nmappings)
+		mapping_cut(mapping, row->nmappings);
 	*state = mapping;
 	return 0;
 }

@@ -37,10 +37,10 @@ void bench_stat_finish(struct bench_stat *stat)
 
 /* ---- for people ---- */
 
-/* Bars have a logarithmic scale: every column is a factor of 10^(1/8). */
-#define COLUMNS_PER_DECADE 8
-#define COLUMN_FACTOR      1.333521432163324
-#define HALF_COLUMN_FACTOR 1.154781984689458
+/* Bars have a logarithmic scale: every column is a factor of 10^(1/5). */
+#define COLUMNS_PER_DECADE 5
+#define COLUMN_FACTOR      1.584893192461114
+#define HALF_COLUMN_FACTOR 1.258925411794167
 
 /* How to draw: fixed for one report. */
 struct style {
@@ -97,7 +97,9 @@ static const char *number_text(double value, char text[32])
 {
 	unsigned long long whole = (unsigned long long)(value + 0.5);
 
-	if (value < 9.995)
+	if (value < 0.9995)
+		snprintf(text, 32, "%.3f", value);
+	else if (value < 9.995)
 		snprintf(text, 32, "%.2f", value);
 	else if (value < 99.95)
 		snprintf(text, 32, "%.1f", value);
@@ -147,7 +149,7 @@ static void print_result(FILE *out, const struct style *style, const struct benc
 {
 	char ratio[32];
 
-	fprintf(out, "%s%-14s%s %-5s", style->bold, result->row->name, style->reset, result->row->unit);
+	fprintf(out, "%s%-20s%s %-5s", style->bold, result->row->name, style->reset, result->row->unit);
 	if (result->ucow.n == 0 && result->skipped[0]) {
 		fprintf(out, "  %s: %s\n", result->failed ? "failed" : "skipped", result->skipped);
 		return;
@@ -155,7 +157,7 @@ static void print_result(FILE *out, const struct style *style, const struct benc
 	print_stat(out, style, &result->ucow);
 	print_stat(out, style, &result->kernel);
 	if (result->ratio > 0) {
-		fprintf(out, "  %6sx", number_text(result->ratio, ratio));
+		fprintf(out, "  %7sx", number_text(result->ratio, ratio));
 		print_bar(out, style, result->ratio);
 	} else {
 		fprintf(out, "  %s", result->skipped);
@@ -163,7 +165,7 @@ static void print_result(FILE *out, const struct style *style, const struct benc
 	fputc('\n', out);
 }
 
-/* The ticks of the bars' scale, from 1x downwards and upwards: ... 0.1x 1x 10x ... */
+/* The ticks of the bars' scale, from 1x downwards and upwards: ... 0.1x 1x 10x 100x 1k 10k ... */
 static void print_scale(FILE *out, const struct style *style)
 {
 	double tick = 1;
@@ -173,7 +175,11 @@ static void print_scale(FILE *out, const struct style *style)
 	for (int i = 0; i <= style->decades_left + style->decades_right; i++, tick *= 10) {
 		char text[32];
 
-		snprintf(text, sizeof(text), "%gx", tick);
+		if (tick < 999)
+			snprintf(text, sizeof(text), "%gx", tick);
+		else
+			snprintf(text, sizeof(text), "%.0f%s", tick < 999999 ? tick / 1e3 : tick / 1e6,
+				 tick < 999999 ? "k" : "M");
 		fprintf(out, "%-*s", COLUMNS_PER_DECADE, text);
 	}
 }
@@ -186,7 +192,7 @@ static void print_header(FILE *out, const struct style *style, const struct benc
 	fprintf(out,
 		"The same work on 4 KiB pages, sampled in turn in one run, on one cpu, in memory touched before.\n");
 	fprintf(out, "Medians (min..max); ratio = kernel / ucow, higher is better.\n\n");
-	fprintf(out, "%s%-14s %-5s  %9s %-17s  %9s %-17s  %7s  ", style->dim, "", "unit", "ucow", "", "kernel", "",
+	fprintf(out, "%s%-20s %-5s  %9s %-17s  %9s %-17s  %8s  ", style->dim, "", "unit", "ucow", "", "kernel", "",
 		"ratio");
 	print_scale(out, style);
 	fprintf(out, "%s\n", style->reset);
@@ -201,7 +207,7 @@ void bench_report_text(FILE *out, const struct bench_host *host, const struct be
 		print_result(out, &style, &results[i]);
 	fputc('\n', out);
 	for (size_t i = 0; i < nresults; i++)
-		fprintf(out, "%s%-14s %s%s\n", style.dim, results[i].row->name, results[i].row->what, style.reset);
+		fprintf(out, "%s%-20s %s%s\n", style.dim, results[i].row->name, results[i].row->what, style.reset);
 }
 
 /* ---- for programs ---- */

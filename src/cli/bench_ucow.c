@@ -16,6 +16,7 @@ static int space_make(const struct bench_row *row, struct bench_space *space)
 		.size = sizeof(options),
 		.ram_bytes = row->npages * UCOW_PAGE_SIZE * row->copies + SLACK_BYTES,
 		.fork_mode = row->fork,
+		.policy = row->policy,
 		.flags = UCOW_MACHINE_KEEP_RAM,
 	};
 	int err = ucow_machine_create(&options, &space->machine);
@@ -28,13 +29,29 @@ static int space_make(const struct bench_row *row, struct bench_space *space)
 	err = ucow_cpu_create(space->machine, &space->cpu);
 	if (err)
 		goto fail_mm;
+	err = ucow_cpu_create(space->machine, &space->child_cpu);
+	if (err)
+		goto fail_cpu;
 	ucow_cpu_attach(space->cpu, space->mm);
 	return 0;
 
+fail_cpu:
+	ucow_cpu_destroy(space->cpu);
 fail_mm:
 	(void)ucow_mm_destroy(space->mm);
 fail_machine:
 	(void)ucow_machine_destroy(space->machine);
+	return err;
+}
+
+/* Unmap the last page of each of @nmappings equal parts. */
+static int space_cut(struct bench_space *space, unsigned nmappings)
+{
+	uint64_t part = space->npages / nmappings;
+	int err = 0;
+
+	for (unsigned i = 1; !err && i <= nmappings; i++)
+		err = ucow_munmap(space->mm, space->va + (i * part - 1) * UCOW_PAGE_SIZE, UCOW_PAGE_SIZE);
 	return err;
 }
 
@@ -47,7 +64,11 @@ static int space_populate(const struct bench_row *row, struct bench_space *space
 	if (err)
 		return err;
 	space->npages = row->npages;
-	return bench_space_touch(space, &ns);
+	space->count = row->count;
+	space->changes = row->changes;
+	space->fork = row->fork;
+	err = bench_space_touch(space, &ns);
+	return err || !row->nmappings ? err : space_cut(space, row->nmappings);
 }
 
 int bench_space_open(const struct bench_row *row, void **state, char why[BENCH_WHY])
@@ -76,9 +97,11 @@ void bench_space_close(void *state)
 {
 	struct bench_space *space = state;
 
+	ucow_cpu_destroy(space->child_cpu);
 	ucow_cpu_destroy(space->cpu);
 	(void)ucow_mm_destroy(space->mm);
 	(void)ucow_machine_destroy(space->machine);
+	free(space->own);
 	free(space);
 }
 

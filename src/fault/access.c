@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a program's loads and stores do when the inline fast path of ucow/access.h has no translation: walk, fault, fill
- * the soft TLB. The walk runs under mmap_lock for now; it already follows rule 8, so that it can do without.
+ * What a program's loads and stores do when the inline fast path of ucow/access.h has no translation: walk, fill the
+ * soft TLB, and fault, under mmap_lock, where the walk does not permit the access.
  */
 #include "fault/fault.h"
 
+#include "base/mutate.h"
+
 #include <errno.h>
 #include <string.h>
+
+#define GUESS_TRUST_MAX 3 /* wrong guesses that end a series of right ones */
 
 static bool span_is_open(const struct ucow_cpu *cpu)
 {
@@ -31,71 +35,169 @@ static bool note_access(struct table *leaf, uint64_t va, struct pte *pte, bool w
 	return same;
 }
 
-/*
- * Fill the TLB from the entry if that permits the access. @generation was read before the walk [rule 8]; a translation
- * for writing exists only for dirty entries [rule 10]. Returns: the translation, or NULL: fault first.
- */
-static const struct ucow_tlb_entry *fill(struct ucow_cpu *cpu, struct table *leaf, uint64_t page_va, bool write,
-					 uint64_t generation)
+static inline const struct ucow_tlb_entry *cache(struct ucow_cpu *cpu, uint64_t page_va, bool may_store,
+						 uint64_t generation, const void *host)
 {
 	uint64_t index = (page_va >> UCOW_PAGE_SHIFT) & cpu->fast.tlb_mask;
 	struct ucow_tlb_entry *entry = &cpu->tlb[index];
-	struct pte pte = leaf_get(leaf, page_va);
-	bool may_store;
 
-	if (!pte_is_present(pte) || pte_is_protnone(pte) || (write && !pte_is_writable(pte)))
-		return NULL;
-	if (!note_access(leaf, page_va, &pte, write))
-		return NULL;
-	may_store = pte_is_writable(pte) && pte_is_dirty(pte);
 	cpu_note_fill(cpu, index);
 	entry->read_tag = page_va;
 	entry->write_tag = may_store ? page_va : ~(uint64_t)0;
 	entry->generation = generation;
-	entry->addend = (uintptr_t)pte_host(&cpu->machine->frames, pte) - (uintptr_t)page_va;
+	entry->addend = (uintptr_t)host - (uintptr_t)page_va;
 	return entry;
 }
 
-/* The leaf that covers @va, or NULL; mostly the one of the last time. Requires: mmap_lock, shared. */
-static struct table *find_leaf(struct ucow_cpu *cpu, uint64_t va)
+/*
+ * Fill the TLB from the entry if that and the path permit the access. @generation was read before the walk [rule 8]; a
+ * translation for writing exists only for dirty entries [rule 10] on private paths. Returns: the translation, or NULL:
+ * fault first.
+ */
+static const struct ucow_tlb_entry *fill(struct ucow_cpu *cpu, const struct walk *walk, uint64_t page_va, bool write,
+					 uint64_t generation)
 {
+	struct pte pte = walk->leaf ? leaf_get(walk->leaf, page_va) : pte_none();
+	bool is_private = walk->is_private || MUTATED(KEEP_WRITE_ON_SHARED_PATH);
+	bool writable = pte_is_writable(pte) && is_private && !cpu->mm->read_only;
+
+	if (!pte_is_present(pte) || pte_is_protnone(pte) || (write && !writable))
+		return NULL;
+	if (!note_access(walk->leaf, page_va, &pte, write))
+		return NULL;
+	return cache(cpu, page_va, writable && pte_is_dirty(pte), generation, pte_host(&cpu->machine->frames, pte));
+}
+
+/* Whether the last walk went here: it holds for all that its leaf covers while the tables keep their shape. */
+static inline bool walk_is_near(const struct ucow_cpu *cpu, uint64_t va)
+{
+	return cpu->walk.leaf && table_same_leaf(cpu->walk_va, va) &&
+	       cpu->walk_shape == atomic_load_explicit(&cpu->mm->pt.shape, memory_order_acquire);
+}
+
+static const struct walk *walk_to(struct ucow_cpu *cpu, uint64_t va)
+{
+	struct page_table *pt = &cpu->mm->pt;
+
+	if (likely(walk_is_near(cpu, va)))
+		return &cpu->walk;
+	cpu->walk_shape = atomic_load_explicit(&pt->shape, memory_order_acquire);
+	cpu->walk = table_walk_path(pt, va);
+	cpu->walk_va = va;
+	return &cpu->walk;
+}
+
+/*
+ * Memory that was filled in order lies in order, and then one distance leads from all its addresses to its bytes: fetch
+ * what that of an earlier walk gives while this walk waits for its tables. A wrong guess costs a line of the cache, and
+ * several wrong ones end the guessing.
+ */
+static inline void guess(const struct ucow_cpu *cpu, uint64_t va)
+{
+	if (cpu->guess_trust)
+		__builtin_prefetch((const void *)(cpu->guess + va));
+}
+
+static inline void judge_guess(struct ucow_cpu *cpu, uintptr_t addend)
+{
+	if (likely(addend == cpu->guess)) {
+		if (cpu->guess_trust < GUESS_TRUST_MAX)
+			cpu->guess_trust++;
+	} else if (cpu->guess_trust) {
+		cpu->guess_trust--;
+	} else {
+		cpu->guess = addend;
+	}
+}
+
+/*
+ * A miss that needs no fault takes no lock: the tables of a space are changed and freed by calls on this space alone,
+ * and one thread at a time uses it; what other spaces do to a leaf that both share leaves its entries readable.
+ */
+static const struct ucow_tlb_entry *refill(struct ucow_cpu *cpu, uint64_t va, bool write)
+{
+	uint64_t generation = generation_read(&cpu->mm->pt.generations, va);
+	const struct ucow_tlb_entry *entry;
+
+	guess(cpu, va);
+	entry = fill(cpu, walk_to(cpu, va), va & UCOW_PAGE_MASK, write, generation);
+	if (entry)
+		judge_guess(cpu, entry->addend);
+	return entry;
+}
+
+/*
+ * refill without a walk and without a change: the next page after the last. The one miss that is common enough to keep
+ * calls, and what they store, out of its way. What a load fills in is for loads alone. Returns: NULL: go the long way.
+ */
+static inline const struct ucow_tlb_entry *refill_near(struct ucow_cpu *cpu, uint64_t va, bool write)
+{
+	uint64_t generation;
+	struct pte pte;
+
+	if (!cpu->mm || span_is_open(cpu) || !walk_is_near(cpu, va))
+		return NULL;
+	generation = generation_read(&cpu->mm->pt.generations, va);
+	pte = leaf_get(cpu->walk.leaf, va);
+	if (!pte_is_noted(pte, write) || (write && (!cpu->walk.is_private || cpu->mm->read_only)))
+		return NULL;
+	return cache(cpu, va & UCOW_PAGE_MASK, write, generation, pte_host(&cpu->machine->frames, pte));
+}
+
+/* Fault until the access is possible. Requires: mmap_lock, shared. Returns: NULL and *result if it is not. */
+static const struct ucow_tlb_entry *translate_fault(struct ucow_cpu *cpu, uint64_t va, bool write,
+						    enum fault_result *result)
+{
+	const struct frame_pool *frames = &cpu->machine->frames;
+	const struct ucow_tlb_entry *entry;
 	struct ucow_mm *mm = cpu->mm;
 
-	if (likely(cpu->leaf && cpu->leaf_writes == mm->mmap_lock.writes && table_same_leaf(cpu->leaf_va, va)))
-		return cpu->leaf;
-	return va < UCOW_ADDRESS_LIMIT ? table_find_leaf(mm->root, va) : NULL;
+	do {
+		uint64_t generation = generation_read(&mm->pt.generations, va), page_va = va & UCOW_PAGE_MASK;
+		const struct walk *walk = walk_to(cpu, va);
+
+		*result = fault_access(mm, va, write, walk);
+		if (!walk->is_private)
+			cpu->walk.leaf = NULL; /* the path may be private by now */
+		if (*result == FAULT_ZERO_PAGE)
+			return cache(cpu, page_va, false, generation, page_bytes(frames->zero_page));
+		if (*result != FAULT_DONE)
+			return NULL;
+		entry = refill(cpu, va, write);
+	} while (!entry);
+	return entry;
+}
+
+/* As translate_fault, and again for as long as the space's snapshots make room. Requires: no lock. */
+static const struct ucow_tlb_entry *translate_miss(struct ucow_cpu *cpu, uint64_t va, bool write,
+						   enum fault_result *result)
+{
+	const struct ucow_tlb_entry *entry;
+
+	do {
+		rwlock_read_lock(&cpu->mm->mmap_lock);
+		entry = translate_fault(cpu, va, write, result);
+		rwlock_read_unlock(&cpu->mm->mmap_lock);
+	} while (!entry && unlikely(*result == FAULT_OVER_LIMIT) && !group_make_room(cpu->mm->group, 1));
+	return entry;
 }
 
 /* The host address of @va for an access inside one page, faulting as needed. Returns: 0; as ucow/access.h. */
 static int translate(struct ucow_cpu *cpu, uint64_t va, bool write, char **host)
 {
 	const struct ucow_tlb_entry *entry = ucow_tlb_lookup(cpu, va, 1, write);
-	uint64_t page_va = va & UCOW_PAGE_MASK;
-	struct ucow_mm *mm = cpu->mm;
-	int error = 0;
+	enum fault_result result = FAULT_SIGSEGV;
 
-	if (!mm || span_is_open(cpu))
+	if (!cpu->mm || span_is_open(cpu))
 		return -EINVAL;
-	if (!entry) {
-		struct table *leaf;
-
-		rwlock_read_lock(&mm->mmap_lock);
-		leaf = find_leaf(cpu, va);
-		do {
-			uint64_t generation = generation_read(&mm->generations, va);
-
-			entry = leaf ? fill(cpu, leaf, page_va, write, generation) : NULL;
-			if (!entry)
-				error = fault_errno(fault_access(mm, va, write, &leaf));
-		} while (!entry && !error);
-		cpu->leaf = leaf;
-		cpu->leaf_va = va;
-		cpu->leaf_writes = mm->mmap_lock.writes;
-		rwlock_read_unlock(&mm->mmap_lock);
-	}
-	if (entry)
-		*host = (char *)(entry->addend + va);
-	return error;
+	if (!entry && va < UCOW_ADDRESS_LIMIT)
+		entry = refill(cpu, va, write);
+	if (!entry && va < UCOW_ADDRESS_LIMIT)
+		entry = translate_miss(cpu, va, write, &result);
+	if (!entry)
+		return fault_errno(result);
+	*host = (char *)(entry->addend + va);
+	return 0;
 }
 
 static size_t bytes_left_in_page(uint64_t va, size_t nbytes)
@@ -143,7 +245,7 @@ int ucow_write(struct ucow_cpu *cpu, uint64_t va, const void *buffer, size_t nby
 	return error;
 }
 
-static void load_aligned(void *value, const char *host, size_t nbytes)
+static inline void load_aligned(void *value, const char *host, size_t nbytes)
 {
 	switch (nbytes) {
 	case 8:
@@ -161,7 +263,7 @@ static void load_aligned(void *value, const char *host, size_t nbytes)
 	}
 }
 
-static void store_aligned(char *host, const void *value, size_t nbytes)
+static inline void store_aligned(char *host, const void *value, size_t nbytes)
 {
 	switch (nbytes) {
 	case 8:
@@ -179,7 +281,16 @@ static void store_aligned(char *host, const void *value, size_t nbytes)
 	}
 }
 
-int ucow_access_slow(struct ucow_cpu *cpu, uint64_t va, void *value, size_t nbytes, bool write)
+static inline void access_aligned(char *host, void *value, size_t nbytes, bool write)
+{
+	if (write)
+		store_aligned(host, value, nbytes);
+	else
+		load_aligned(value, host, nbytes);
+}
+
+static __attribute__((noinline)) int access_far(struct ucow_cpu *cpu, uint64_t va, void *value, size_t nbytes,
+						bool write)
 {
 	char *host;
 	int error;
@@ -187,12 +298,18 @@ int ucow_access_slow(struct ucow_cpu *cpu, uint64_t va, void *value, size_t nbyt
 	if (va & (nbytes - 1))
 		return write ? ucow_write(cpu, va, value, nbytes, NULL) : ucow_read(cpu, va, value, nbytes, NULL);
 	error = translate(cpu, va, write, &host);
-	if (error)
-		return error;
-	if (write)
-		store_aligned(host, value, nbytes);
-	else
-		load_aligned(value, host, nbytes);
+	if (!error)
+		access_aligned(host, value, nbytes, write);
+	return error;
+}
+
+int ucow_access_slow(struct ucow_cpu *cpu, uint64_t va, void *value, size_t nbytes, bool write)
+{
+	const struct ucow_tlb_entry *entry = va & (nbytes - 1) ? NULL : refill_near(cpu, va, write);
+
+	if (unlikely(!entry))
+		return access_far(cpu, va, value, nbytes, write);
+	access_aligned((char *)(entry->addend + va), value, nbytes, write);
 	return 0;
 }
 

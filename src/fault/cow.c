@@ -152,17 +152,12 @@ static struct pte copied_entry(const struct fault *fault, const struct ucow_page
  * Replace the page by a copy (wp_page_copy). The leaf's lock is dropped for the allocation and the bytes; if the entry
  * has changed meanwhile the copy is thrown away. Takes away a read-only translation only: a bump, no barrier [rule 11].
  */
-static enum fault_result act_copy(struct cow *cow)
+static enum fault_result copy_page(struct cow *cow, bool *last)
 {
 	struct fault *fault = cow->fault;
 	enum fault_result result = FAULT_DONE;
 	struct ucow_page *copy;
 
-	/* A page lock that was merely tried is not needed for a copy, nor over its allocation. */
-	release_page_lock(cow);
-	if (cow->page)
-		page_get(cow->page);
-	table_unlock(fault->leaf);
 	copy = duplicate(fault);
 	if (!copy) {
 		result = FAULT_OOM;
@@ -173,11 +168,54 @@ static enum fault_result act_copy(struct cow *cow)
 		anon_page_init(fault->mm, fault->vma, fault->va, copy);
 		leaf_set(fault->leaf, fault->va, copied_entry(fault, copy));
 		table_unlock(fault->leaf);
-		tlb_invalidate(&fault->mm->generations, fault->va, fault->va + UCOW_PAGE_SIZE);
+		tlb_invalidate(&fault->mm->pt.generations, fault->va, fault->va + UCOW_PAGE_SIZE);
 		count_copy(cow);
-		if (cow->page)
-			page_drop_mapping(cow->page);
+		*last = cow->page && page_drop_mapping(cow->page);
 	}
+	return result;
+}
+
+/*
+ * What a copy means for the space's snapshot group: a live space leaves the old page to its snapshots, if they map it;
+ * a snapshot gets a page of its own, for a pin.
+ */
+static enum charge charge_copy(struct cow *cow)
+{
+	struct ucow_mm *mm = cow->fault->mm;
+
+	if (likely(!mm->group))
+		return CHARGE_NONE;
+	if (mm->read_only) {
+		group_charge(mm->group, &mm->snapshot, 1);
+		return CHARGE_MADE;
+	}
+	return cow->page && page_mapcount(cow->page) > 1 ? group_reserve(mm->group) : CHARGE_NONE;
+}
+
+/* Nothing came of it, or the old page turned out to be nobody's. */
+static void uncharge_copy(struct cow *cow)
+{
+	struct ucow_mm *mm = cow->fault->mm;
+
+	group_charge(mm->group, mm->read_only ? &mm->snapshot : NULL, -1);
+}
+
+static enum fault_result act_copy(struct cow *cow)
+{
+	enum fault_result result = FAULT_OVER_LIMIT;
+	enum charge charge;
+	bool last = false;
+
+	/* A page lock that was merely tried is not needed for a copy, nor over its allocation. */
+	release_page_lock(cow);
+	if (cow->page)
+		page_get(cow->page);
+	table_unlock(cow->fault->leaf);
+	charge = charge_copy(cow);
+	if (charge != CHARGE_REFUSED)
+		result = copy_page(cow, &last);
+	if (charge == CHARGE_MADE && (result != FAULT_DONE || last))
+		uncharge_copy(cow);
 	if (cow->page)
 		page_put(cow->page);
 	return result;

@@ -11,13 +11,17 @@ int fault_errno(enum fault_result result)
 {
 	switch (result) {
 	case FAULT_DONE:
+	case FAULT_ZERO_PAGE:
 	case FAULT_RETRY:
 		return 0;
 	case FAULT_SIGSEGV:
 		return -EFAULT;
+	case FAULT_READ_ONLY:
+		return -EACCES;
 	case FAULT_SIGBUS:
 		return -ENXIO;
 	case FAULT_OOM:
+	case FAULT_OVER_LIMIT:
 		return -ENOMEM;
 	case FAULT_BLOCKED:
 		break;
@@ -62,12 +66,6 @@ void anon_page_init(const struct ucow_mm *mm, struct vma *vma, uint64_t va, stru
 		atomic_store_explicit(&vma->has_anon, true, memory_order_relaxed);
 }
 
-void page_drop_mapping(struct ucow_page *page)
-{
-	page_unmap(page);
-	page_put(page);
-}
-
 /* ---- empty entries ---- */
 
 /* Lock the leaf and see whether the entry is still what the fault saw. Returns: false, unlocked, if not. */
@@ -78,6 +76,19 @@ bool fault_relock(struct fault *fault)
 		return true;
 	table_unlock(fault->leaf);
 	return false;
+}
+
+/*
+ * An empty entry may be cached as reading zeros. The cpu that faults replaces its own translation; others must be told.
+ */
+static void forget_zeros(struct fault *fault)
+{
+	struct ucow_mm *mm = fault->mm;
+
+	if (MUTATED(KEEP_CACHED_ZEROS))
+		return;
+	if (!(fault->flags & FAULT_ACCESS) || atomic_load_explicit(&mm->attached, memory_order_relaxed) > 1)
+		tlb_invalidate(&mm->pt.generations, fault->va, fault->va + UCOW_PAGE_SIZE);
 }
 
 /* First store to private memory: a fresh zeroed page, exclusive, dirty. */
@@ -94,6 +105,9 @@ static enum fault_result fault_zero_fill(struct fault *fault)
 	anon_page_init(fault->mm, fault->vma, fault->va, page);
 	leaf_set(fault->leaf, fault->va, entry_permit(fault->vma, pte_mkdirty(pte_make_anon(page)), true));
 	table_unlock(fault->leaf);
+	forget_zeros(fault);
+	if (unlikely(fault->mm->read_only && fault->mm->group)) /* policies that write before they look */
+		group_charge(fault->mm->group, &fault->mm->snapshot, 1);
 	fault_count(fault, UCOW_COUNTER_ZERO_FILL);
 	return FAULT_DONE;
 }
@@ -204,10 +218,12 @@ static void count_result(struct fault *fault, enum fault_result result)
 {
 	switch (result) {
 	case FAULT_DONE:
+	case FAULT_ZERO_PAGE:
 		fault_count(fault, UCOW_COUNTER_FAULTS);
 		fault_count(fault, fault->flags & FAULT_WRITE ? UCOW_COUNTER_FAULT_WRITE : UCOW_COUNTER_FAULT_READ);
 		break;
 	case FAULT_SIGSEGV:
+	case FAULT_READ_ONLY:
 		fault_count(fault, UCOW_COUNTER_FAULT_SIGSEGV);
 		break;
 	case FAULT_SIGBUS:
@@ -217,14 +233,56 @@ static void count_result(struct fault *fault, enum fault_result result)
 		fault_count(fault, UCOW_COUNTER_FAULT_NOMEM);
 		break;
 	case FAULT_BLOCKED:
+	case FAULT_OVER_LIMIT:
 	case FAULT_RETRY:
 		break;
 	}
 }
 
-static enum fault_result handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags, struct table **leaf)
+/*
+ * Reading where nothing was ever written, below a table that others share or in a snapshot, installs nothing: reading a
+ * snapshot never allocates [rule 5].
+ */
+static bool reads_shared_emptiness(const struct fault *fault, const struct walk *walk)
 {
-	struct fault fault = {.mm = mm, .vma = vma, .va = va & UCOW_PAGE_MASK, .flags = flags, .leaf = *leaf};
+	if (!(fault->flags & FAULT_ACCESS) || (fault->flags & FAULT_WRITE))
+		return false;
+	if (walk->is_private && !fault->mm->read_only)
+		return false;
+	if (!vma_is_cow(fault->vma) || (fault->vma->flags & VMA_PFNMAP))
+		return false;
+	return !walk->leaf || pte_is_none(leaf_get(walk->leaf, fault->va));
+}
+
+/* A load from what is there changes no entry but for its accessed bit, which any sharer may set [rule 6]. */
+static bool needs_own_leaf(const struct fault *fault, const struct walk *walk)
+{
+	struct pte pte;
+
+	if (!walk->leaf)
+		return true;
+	if (walk->is_private)
+		return false;
+	if (fault->flags & (FAULT_WRITE | FAULT_UNSHARE))
+		return true;
+	pte = leaf_get(walk->leaf, fault->va);
+	return !pte_is_present(pte) || pte_is_protnone(pte);
+}
+
+static enum fault_result handle_once(struct fault *fault, const struct walk *walk)
+{
+	if (reads_shared_emptiness(fault, walk))
+		return FAULT_ZERO_PAGE;
+	fault->leaf = walk->leaf;
+	if (needs_own_leaf(fault, walk) && table_own_leaf(&fault->mm->pt, fault->va, &fault->leaf))
+		return FAULT_OOM;
+	fault->pte = leaf_get(fault->leaf, fault->va);
+	return dispatch(fault);
+}
+
+static enum fault_result handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags, struct walk walk)
+{
+	struct fault fault = {.mm = mm, .vma = vma, .va = va & UCOW_PAGE_MASK, .flags = flags};
 	enum fault_result result;
 
 	UCOW_BUG_ON((flags & FAULT_WRITE) && (flags & FAULT_UNSHARE));
@@ -234,34 +292,29 @@ static enum fault_result handle(struct ucow_mm *mm, struct vma *vma, uint64_t va
 		count_result(&fault, FAULT_SIGSEGV);
 		return FAULT_SIGSEGV;
 	}
-	do {
-		if (!fault.leaf && table_make_leaf(&mm->machine->tables, mm->root, fault.va, &fault.leaf)) {
-			result = FAULT_OOM;
-			break;
-		}
-		fault.pte = leaf_get(fault.leaf, fault.va);
-		result = dispatch(&fault);
-	} while (result == FAULT_RETRY);
+	while ((result = handle_once(&fault, &walk)) == FAULT_RETRY)
+		walk = table_walk_path(&mm->pt, fault.va);
 	fault_release_waited(&fault);
 	count_result(&fault, result);
-	*leaf = fault.leaf;
 	return result;
 }
 
 enum fault_result fault_handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags)
 {
-	struct table *leaf = NULL;
-
-	return handle(mm, vma, va, flags, &leaf);
+	return handle(mm, vma, va, flags, table_walk_path(&mm->pt, va));
 }
 
-enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write, struct table **leaf)
+enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write, const struct walk *walk)
 {
 	struct vma *vma = vma_at(&mm->vmas, va);
 
+	if (write && unlikely(mm->read_only)) {
+		count(&mm->machine->counters, UCOW_COUNTER_FAULT_SIGSEGV);
+		return FAULT_READ_ONLY;
+	}
 	if (!vma || !(write ? vma->flags & VMA_WRITE : vma_is_accessible(vma))) {
 		count(&mm->machine->counters, UCOW_COUNTER_FAULT_SIGSEGV);
 		return FAULT_SIGSEGV;
 	}
-	return handle(mm, vma, va, write ? FAULT_WRITE : FAULT_READ, leaf);
+	return handle(mm, vma, va, FAULT_ACCESS | (write ? FAULT_WRITE : FAULT_READ), *walk);
 }

@@ -14,15 +14,23 @@ enum fault_flag {
 	FAULT_READ = 0,
 	FAULT_WRITE = 1u << 0,
 	FAULT_UNSHARE = 1u << 1, /* make the page exclusive, leave the entry read-only; excludes WRITE */
+	FAULT_ACCESS = 1u << 2,  /* by the program itself, through the cpu that will fill its TLB */
 };
 
 enum fault_result {
-	FAULT_DONE,    /* look again: the entry now permits what was asked, or the fault must be repeated */
-	FAULT_SIGSEGV, /* no mapping, or not permitted */
-	FAULT_SIGBUS,  /* nothing behind the mapping */
-	FAULT_OOM,     /* no memory; nothing changed */
-	FAULT_BLOCKED, /* the page-lock callback gave up; nothing changed */
-	FAULT_RETRY,   /* internal: the entry changed under us */
+	FAULT_DONE,      /* look again: the entry now permits what was asked, or the fault must be repeated */
+	FAULT_ZERO_PAGE, /* ACCESS only: the access reads zeros and no entry says so [rule 5] */
+	FAULT_SIGSEGV,   /* no mapping, or not permitted */
+	FAULT_READ_ONLY, /* a store into a snapshot */
+	FAULT_SIGBUS,    /* nothing behind the mapping */
+	FAULT_OOM,       /* no memory; nothing changed */
+	FAULT_BLOCKED,   /* the page-lock callback gave up; nothing changed */
+	/*
+	 * A copy would keep more for the group's snapshots than its limit allows; nothing changed. The caller lets go
+	 * of its locks, asks group_make_room(mm->group, 1), and tries again or fails with -ENOMEM.
+	 */
+	FAULT_OVER_LIMIT,
+	FAULT_RETRY, /* internal: the entry changed under us */
 };
 
 /*
@@ -32,11 +40,13 @@ enum fault_result {
  */
 enum fault_result fault_handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags);
 
-/* fault_access - fault_handle for a load or store of a program: finds the mapping and checks its permission
- * first. *leaf is the leaf that covers @va or NULL; then it is set to it if the fault makes one. */
-enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write, struct table **leaf);
+/*
+ * fault_access - fault_handle for a load or store of a program: finds the mapping and checks its permission first.
+ * @walk is what the program's walk found.
+ */
+enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write, const struct walk *walk);
 
-/* fault_errno - 0, -EFAULT (SIGSEGV), -ENXIO (SIGBUS), -ENOMEM, -EDEADLK. */
+/* fault_errno - 0, -EFAULT (SIGSEGV), -EACCES (READ_ONLY), -ENXIO (SIGBUS), -ENOMEM, -EDEADLK. */
 int fault_errno(enum fault_result result);
 
 /* entry_permit - a fresh entry @pte as @vma's permissions want it; writable only if @write and the mapping is. */
@@ -47,8 +57,5 @@ bool entry_may_upgrade(const struct ucow_mm *mm, const struct vma *vma, struct p
 
 /* anon_page_init - turn a fresh frame into a mapped anon page of @vma at @va; its reference is the mapping's. */
 void anon_page_init(const struct ucow_mm *mm, struct vma *vma, uint64_t va, struct ucow_page *page);
-
-/* page_drop_mapping - one entry less maps @page. Order matters: mapcount first, then the reference (invariant 7). */
-void page_drop_mapping(struct ucow_page *page);
 
 #endif

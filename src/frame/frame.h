@@ -254,12 +254,24 @@ static inline void page_init_mapped(struct ucow_page *page, uint32_t flags)
 	atomic_store_explicit(&page->mapcount, 1, memory_order_relaxed);
 }
 
-static inline void page_unmap(struct ucow_page *page)
+/* Returns (page_unmap): whether no entry maps the page any more. */
+static inline bool page_unmap(struct ucow_page *page)
 {
 	uint32_t before = atomic_fetch_sub_explicit(&page->mapcount, 1, memory_order_release);
 
 	UCOW_BUG_ON(before == 0);
-	(void)before;
+	return before == 1;
+}
+
+/* page_drop_mapping - one entry less maps @page. Mapcount first, then the reference, so that refs >= mappings (0.1, 7).
+ * Returns: whether no entry maps it any more.
+ */
+static inline bool page_drop_mapping(struct ucow_page *page)
+{
+	bool last = page_unmap(page);
+
+	page_put(page);
+	return last;
 }
 
 /* ---- page lock ---- */

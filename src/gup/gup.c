@@ -3,6 +3,7 @@
  * get_user_pages: find the page behind each address, fault where the policy asks for it, take a get or a pin. The fast
  * forms share the slow path's locks for now and keep its contract. Semantics.md B.5.
  */
+#include "base/mutate.h"
 #include "fault/fault.h"
 
 #include <ucow/gup.h>
@@ -26,6 +27,7 @@ struct gup {
 	uint64_t budget;             /* pins: how many more the account has room for */
 	struct vma *vma;             /* the mapping of the current address */
 	bool faulted;                /* a write fault for the current address has completed */
+	bool over_limit;             /* the fault needs room that the space's snapshots take */
 };
 
 /* What follow says of one entry, beside the policy's actions. */
@@ -184,6 +186,7 @@ static int fault_in(struct gup *gup, uint64_t va, enum follow need)
 		return -EFAULT;
 	result = fault_handle(gup->mm, gup->vma, va, fault_flags(need));
 	gup->faulted = result == FAULT_DONE && need == FOLLOW_FAULT_WRITE;
+	gup->over_limit = result == FAULT_OVER_LIMIT;
 	return result == FAULT_SIGBUS ? -EFAULT : fault_errno(result);
 }
 
@@ -198,9 +201,17 @@ static int step(struct gup *gup)
 	error = enter_vma(gup, va);
 	if (error)
 		return error;
-	leaf = table_find_leaf(gup->mm->root, va);
-	if (leaf)
+	leaf = table_find_leaf(&gup->mm->pt, va);
+	if (leaf) {
+		size_t done = gup->done;
+
+		/* References that outlive the call need a private path, and leave their mark on it [rule 4]. */
+		if (table_own_leaf(&gup->mm->pt, va, &leaf))
+			return -ENOMEM;
 		need = follow_leaf(gup, leaf, va, table_leaf_end(va, gup->vma->end));
+		if (gup->done != done && !MUTATED(FORGET_MARK))
+			table_mark_path(&gup->mm->pt, va);
+	}
 	if (need == FOLLOW_TAKEN)
 		return 0;
 	return fault_in(gup, gup->start + ((uint64_t)gup->done << UCOW_PAGE_SHIFT), need);
@@ -208,12 +219,17 @@ static int step(struct gup *gup)
 
 static int run(struct gup *gup)
 {
-	int error = 0;
+	int error;
 
-	rwlock_read_lock(&gup->mm->mmap_lock);
-	while (!error && gup->done < gup->npages)
-		error = step(gup);
-	rwlock_read_unlock(&gup->mm->mmap_lock);
+	do {
+		error = 0;
+		gup->vma = NULL;
+		gup->over_limit = false;
+		rwlock_read_lock(&gup->mm->mmap_lock);
+		while (!error && gup->done < gup->npages)
+			error = step(gup);
+		rwlock_read_unlock(&gup->mm->mmap_lock);
+	} while (unlikely(gup->over_limit) && !group_make_room(gup->mm->group, 1));
 	return gup->done || wants(gup, UCOW_FOLL_FAST_ONLY) ? 0 : error;
 }
 
@@ -262,6 +278,8 @@ static long gup_common(struct ucow_mm *mm, uint64_t va, size_t npages, unsigned 
 	gup.npages = (size_t)min_u64(npages, UCOW_ADDRESS_LIMIT >> UCOW_PAGE_SHIFT);
 	if (!mm || !npages || !pages || (flags & ~allowed) || (!pin && (flags & UCOW_FOLL_LONGTERM)))
 		return -EINVAL;
+	if (mm->read_only && (flags & UCOW_FOLL_WRITE))
+		return -EACCES;
 	return pin ? pin_pages(&gup) : get_pages(&gup);
 }
 

@@ -74,7 +74,7 @@ int engine_outcome(int error)
 
 int engine_access_outcome(int error)
 {
-	if (error == -EFAULT)
+	if (error == -EFAULT || error == -EACCES) /* no mapping, no permission; a snapshot */
 		return LITMUS_SIGSEGV;
 	if (error == -ENXIO)
 		return LITMUS_SIGBUS;
@@ -83,7 +83,7 @@ int engine_access_outcome(int error)
 
 /* ---- what is built ---- */
 
-#define SUPPORTED_NEEDS (NEED_RO_LONGTERM | NEED_DIRECT_IO)
+#define SUPPORTED_NEEDS (NEED_RO_LONGTERM | NEED_DIRECT_IO | NEED_SNAPSHOT)
 
 /* Statements without an entry are not built yet. */
 static engine_run *const statements[STMT_KIND_COUNT] = {
@@ -95,6 +95,7 @@ static engine_run *const statements[STMT_KIND_COUNT] = {
 	[STMT_WRITE] = engine_write,
 	[STMT_READ] = engine_read,
 	[STMT_FORK] = engine_fork,
+	[STMT_SNAPSHOT] = engine_snapshot,
 	[STMT_EXIT] = engine_exit,
 	[STMT_PIN] = engine_pin,
 	[STMT_GET] = engine_get,

@@ -99,7 +99,7 @@ int engine_access_outcome(int error);
 typedef int engine_run(struct engine *engine, const struct stmt *stmt);
 
 engine_run engine_map, engine_unmap, engine_protect, engine_move, engine_advise, engine_write, engine_read, engine_fork,
-	engine_exit, engine_numa_hint, engine_inject;
+	engine_snapshot, engine_exit, engine_numa_hint, engine_inject;
 engine_run engine_pin, engine_get, engine_device_write, engine_unpin, engine_put, engine_splice, engine_direct_out,
 	engine_direct_in, engine_poke, engine_remote_write, engine_define_file, engine_sync, engine_truncate,
 	engine_lock, engine_unlock;

@@ -256,7 +256,7 @@ int engine_poke(struct engine *engine, const struct stmt *stmt)
 {
 	int outcome = store_remote(engine, stmt, poke_page);
 
-	return outcome == EFAULT ? EIO : outcome;
+	return outcome == EFAULT || outcome == EACCES ? EIO : outcome;
 }
 
 int engine_remote_write(struct engine *engine, const struct stmt *stmt)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Statements about processes and their memory: map, unmap, protect, move, advise, write, read, fork, exit, and the
- * two engine-only ones, numa-hint and inject.
+ * engine-only ones, snapshot, numa-hint and inject.
  */
 #include "engine.h"
 
@@ -161,6 +161,13 @@ int engine_fork(struct engine *engine, const struct stmt *stmt)
 	while (error && n)
 		engine_exit_process(engine, &children[--n].process);
 	return engine_outcome(error);
+}
+
+int engine_snapshot(struct engine *engine, const struct stmt *stmt)
+{
+	struct engine_process *process = engine_process(engine, stmt, stmt->proc);
+
+	return process ? engine_outcome(ucow_snapshot(process->mm, &engine->objects[stmt->name].process.mm)) : 0;
 }
 
 void engine_exit_process(struct engine *engine, struct engine_process *process)

@@ -52,7 +52,7 @@ static int check_permissions(struct check *check, const struct vma *vma, uint64_
 }
 
 static int check_exclusivity(struct check *check, const struct vma *vma, uint64_t va, struct pte pte,
-			     const struct ucow_page *page)
+			     const struct ucow_page *page, bool is_private)
 {
 	bool exclusive = page_is(page, PAGE_EXCLUSIVE);
 
@@ -64,12 +64,15 @@ static int check_exclusivity(struct check *check, const struct vma *vma, uint64_
 		return broken(check, "INV-COW-3", "va %#lx: exclusive page has mapcount %u", va, page_mapcount(page));
 	if (page_is(page, PAGE_KSM) && (exclusive || page_pincount(page) || pte_is_writable(pte)))
 		return broken(check, "INV-KSM-1", "va %#lx: merged page is exclusive, pinned or writable", va);
+	if (exclusive && !is_private && page_refcount(page) != 1)
+		return broken(check, "INV-TABLE-2", "va %#lx: exclusive page under a shared table has %u references",
+			      va, page_refcount(page));
 	if (page_is(page, PAGE_ANON) && page_pincount(page) && !exclusive)
 		return broken(check, "INV-PIN-1", "va %#lx: pinned anon page is not exclusive", va);
 	return 0;
 }
 
-static int check_entry(struct check *check, const struct vma *vma, uint64_t va, struct pte pte)
+static int check_entry(struct check *check, const struct vma *vma, uint64_t va, struct pte pte, bool is_private)
 {
 	const struct frame_pool *frames = &check->machine->frames;
 	int error = check_permissions(check, vma, va, pte);
@@ -80,13 +83,83 @@ static int check_entry(struct check *check, const struct vma *vma, uint64_t va, 
 		return broken(check, "INV-VMA-2", "va %#lx: anon page in a mapping that claims to have none", va);
 	if (pte_frame(pte) >= frames->npages || !page_refcount(&frames->pages[pte_frame(pte)]))
 		return broken(check, "INV-FRAME-2", "va %#lx maps frame %lu, which is free", va, pte_frame(pte));
-	check->maps[pte_frame(pte)]++;
-	return check_exclusivity(check, vma, va, pte, pte_page(frames, pte));
+	return check_exclusivity(check, vma, va, pte, pte_page(frames, pte), is_private);
+}
+
+/* ---- snapshot groups ---- */
+
+struct kept {
+	const struct frame_pool *frames;
+	uint8_t *seen; /* by frame number */
+	int64_t pages; /* seen for the first time */
+};
+
+static int mark_pages(void *arg, struct table *table, uint64_t start, bool is_private)
+{
+	struct kept *kept = arg;
+
+	(void)is_private;
+	for (uint64_t va = start; !table->level && va < start + table_span(0); va += UCOW_PAGE_SIZE) {
+		struct pte pte = leaf_get(table, va);
+
+		if (pte_kind(pte) != PTE_KIND_ANON || pte_frame(pte) >= kept->frames->npages)
+			continue;
+		kept->pages += !kept->seen[pte_frame(pte)];
+		kept->seen[pte_frame(pte)] = 1;
+	}
+	return 0;
+}
+
+/* How many pages the group's snapshots map and its live space does not. Returns: -1: no memory to count. */
+static int64_t recount_kept(struct check *check, struct ucow_snapshot_group *group)
+{
+	struct kept kept = {.frames = &check->machine->frames, .seen = calloc(check->machine->frames.npages, 1)};
+
+	if (!kept.seen)
+		return -1;
+	table_walk(&group->live->pt, mark_pages, &kept);
+	kept.pages = 0;
+	LIST_FOR_EACH (link, &group->members) {
+		struct snapshot *snapshot = container_of(link, struct snapshot, link);
+
+		table_walk(&container_of(snapshot, struct ucow_mm, snapshot)->pt, mark_pages, &kept);
+	}
+	free(kept.seen);
+	return kept.pages;
+}
+
+/* Requires: nothing changes meanwhile, as for the rest of the check. */
+static int check_group(struct check *check, struct ucow_snapshot_group *group)
+{
+	int64_t sum = 0, pages;
+
+	LIST_FOR_EACH (link, &group->members)
+		sum += container_of(link, struct snapshot, link)->charge;
+	if (sum != group->total)
+		return broken(check, "INV-SNAP-1", "a group is charged %ld pages, its snapshots %ld", group->total,
+			      sum);
+	if (!group->recountable)
+		return 0;
+	pages = recount_kept(check, group);
+	if (pages >= 0 && pages != sum)
+		return broken(check, "INV-SNAP-1", "a group is charged %ld pages, recounted %ld", sum, pages);
+	return 0;
 }
 
 /* ---- tables ---- */
 
-static int check_leaf(struct check *check, struct table *leaf, uint64_t start)
+/* A get or a pin that a lazy fork has to see. */
+static bool holds_reference(const struct check *check, struct pte pte)
+{
+	const struct ucow_page *page;
+
+	if (pte_kind(pte) != PTE_KIND_ANON)
+		return false;
+	page = pte_page(&check->machine->frames, pte);
+	return page_is(page, PAGE_EXCLUSIVE) && page_refcount(page) > 1;
+}
+
+static int check_leaf(struct check *check, struct table *leaf, uint64_t start, bool is_private)
 {
 	unsigned used = 0, anon = 0, file = 0;
 	int error = 0;
@@ -103,7 +176,9 @@ static int check_leaf(struct check *check, struct table *leaf, uint64_t start)
 		used++;
 		anon += pte_kind(pte) == PTE_KIND_ANON;
 		file += pte_kind(pte) == PTE_KIND_SHARED;
-		error = check_entry(check, vma, va, pte);
+		error = check_entry(check, vma, va, pte, is_private);
+		if (!error && holds_reference(check, pte) && !(leaf->hints & TABLE_MAY_HOLD_REFS))
+			return broken(check, "INV-TABLE-2", "va %#lx: a reference below a table without a mark", va);
 	}
 	if (!error && (used != leaf->used || anon != leaf->anon || file != leaf->file || leaf->swap))
 		return broken(check, "INV-TABLE-1", "leaf at %#lx: totals %u/%u/%u, recounted %u/%u/%u", start,
@@ -111,31 +186,43 @@ static int check_leaf(struct check *check, struct table *leaf, uint64_t start)
 	return error;
 }
 
-/* Until forks share tables every table has exactly one slot or root that points to it. */
-static int check_table(void *arg, struct table *table, uint64_t start)
+static int check_table(void *arg, struct table *table, uint64_t start, bool is_private)
 {
 	struct check *check = arg;
 
-	if (atomic_load(&table->refcount) != 1)
-		return broken(check, "INV-TABLE-1", "table of level %u at %#lx: refcount %u, one slot points to it",
-			      table->level, start, atomic_load(&table->refcount));
-	return table->level ? 0 : check_leaf(check, table, start);
+	if ((table->hints & TABLE_MAY_HOLD_REFS) && !is_private)
+		return broken(check, "INV-TABLE-2", "table of level %u at %#lx may hold references and is shared",
+			      table->level, start);
+	return table->level ? 0 : check_leaf(check, table, start, is_private);
+}
+
+/* Once for each table, however many spaces see it: the pages of a leaf are counted for `accounted` paths. */
+static void recount_table(void *arg, struct table *table)
+{
+	struct check *check = arg;
+
+	check->table_bytes += table_size(table->level);
+	for (uint64_t va = 0; !table->level && va < table_span(0); va += UCOW_PAGE_SIZE) {
+		struct pte pte = leaf_get(table, va);
+
+		if (pte_has_page(pte) && pte_frame(pte) < check->machine->frames.npages)
+			check->maps[pte_frame(pte)] += table->accounted;
+	}
 }
 
 static int check_space(struct check *check, struct ucow_mm *mm)
 {
 	const char *wrong = vma_set_check(&mm->vmas);
 	struct pin_account *account = atomic_load(&mm->account);
-	struct table_totals totals;
 
 	if (wrong)
 		return broken(check, "INV-VMA-1", "%s", wrong);
 	check->mm = mm;
-	table_totals(mm->root, &totals);
-	check->table_bytes += totals.bytes;
+	if (mm->group && !mm->read_only && check_group(check, mm->group))
+		return -EUCLEAN;
 	if (account)
 		check->accounted_pins += pin_account_count(account);
-	return table_walk(mm->root, check_table, check);
+	return table_walk(&mm->pt, check_table, check);
 }
 
 /* ---- cached translations ---- */
@@ -143,20 +230,36 @@ static int check_space(struct check *check, struct ucow_mm *mm)
 static bool is_current(const struct ucow_cpu *cpu, const struct ucow_tlb_entry *entry)
 {
 	return entry->read_tag != ~(uint64_t)0 &&
-	       entry->generation == generation_read(&cpu->mm->generations, entry->read_tag);
+	       entry->generation == generation_read(&cpu->mm->pt.generations, entry->read_tag);
+}
+
+/* Rule 5: an empty entry of readable private memory may be cached as the zero page, read-only. */
+static bool reads_zeros(const struct check *check, const struct ucow_cpu *cpu, const struct ucow_tlb_entry *entry,
+			struct pte pte)
+{
+	uint64_t va = entry->read_tag;
+	const struct vma *vma = vma_at(&cpu->mm->vmas, va);
+
+	return pte_is_none(pte) && vma && vma_is_cow(vma) && vma_is_accessible(vma) &&
+	       entry->write_tag == ~(uint64_t)0 &&
+	       entry->addend + va == (uintptr_t)page_bytes(check->machine->frames.zero_page);
 }
 
 static int check_translation(struct check *check, const struct ucow_cpu *cpu, const struct ucow_tlb_entry *entry)
 {
 	uint64_t va = entry->read_tag;
-	struct table *leaf = table_find_leaf(cpu->mm->root, va);
-	struct pte pte = leaf ? leaf_get(leaf, va) : pte_none();
+	struct walk walk = table_walk_path(&cpu->mm->pt, va);
+	struct pte pte = walk.leaf ? leaf_get(walk.leaf, va) : pte_none();
 
+	if (cpu->mm->read_only && entry->write_tag == va)
+		return broken(check, "INV-SNAP-2", "va %#lx: cached for writing in a snapshot", va);
+	if (reads_zeros(check, cpu, entry, pte))
+		return 0;
 	if (!pte_is_present(pte) || pte_is_protnone(pte))
 		return broken(check, "INV-TLB-1", "va %#lx: a cached translation that a walk would refuse", va);
 	if ((uintptr_t)pte_host(&check->machine->frames, pte) != entry->addend + va)
 		return broken(check, "INV-TLB-1", "va %#lx: a cached translation to another page", va);
-	if (entry->write_tag == va && !(pte_is_writable(pte) && pte_is_dirty(pte)))
+	if (entry->write_tag == va && !(pte_is_writable(pte) && pte_is_dirty(pte) && walk.is_private))
 		return broken(check, "INV-TLB-1", "va %#lx: cached for writing, the entry is not", va);
 	return 0;
 }
@@ -225,6 +328,20 @@ static int check_frames(struct check *check)
 	return error;
 }
 
+static int check_tables(struct check *check)
+{
+	const char *wrong = NULL;
+
+	LIST_FOR_EACH (link, &check->machine->spaces)
+		table_tally(&container_of(link, struct ucow_mm, link)->pt, recount_table, check);
+	LIST_FOR_EACH (link, &check->machine->spaces) {
+		const char *found = table_verify(&container_of(link, struct ucow_mm, link)->pt);
+
+		wrong = wrong ? wrong : found;
+	}
+	return wrong ? broken(check, "INV-TABLE-1", "%s", wrong) : 0;
+}
+
 int ucow_machine_check(struct ucow_machine *machine, char *why, size_t nbytes)
 {
 	struct check check = {.machine = machine, .why = why, .nbytes = nbytes};
@@ -236,6 +353,7 @@ int ucow_machine_check(struct ucow_machine *machine, char *why, size_t nbytes)
 	if (nbytes)
 		why[0] = '\0';
 	mutex_lock(&machine->lock);
+	error = check_tables(&check);
 	LIST_FOR_EACH (link, &machine->spaces) {
 		if (error)
 			break;

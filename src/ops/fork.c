@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Eager fork: duplicate the mappings, then one pass over the entries of those that have private pages. In two phases,
- * so that a fork that runs out of memory has not touched the parent: first everything that may fail (nodes, tables,
- * pages for early copies), then the sharing itself, which cannot fail. Semantics.md B.4.
+ * Fork. Eager: duplicate the mappings, then one pass over the entries of those that have private pages. Lazy: share the
+ * tables, and make that pass over the leaves alone that may hold references. In two phases, so that a fork that runs
+ * out of memory has not touched the parent: first everything that may fail (nodes, tables, pages for early copies),
+ * then the sharing itself, which cannot fail. Semantics.md B.4.
  */
 #include "ops/ops.h"
 
@@ -16,6 +17,7 @@
 struct fork {
 	struct ucow_mm *parent, *child;
 	bool has_pinned;
+	enum ucow_fork_mode mode;
 	struct list copies; /* frames set aside for early copies, in address order; index names the frame to copy */
 	uint64_t early_copies;
 };
@@ -95,32 +97,104 @@ static int reserve_copies(struct fork *fork, const struct vma *vma, struct table
 	return 0;
 }
 
-static int prepare_mapping(struct fork *fork, const struct vma *vma)
+/* The leaves of [start, end) whose entries are copied one by one: with lazy sharing, those that may hold references. */
+static struct table *next_copied_leaf(const struct fork *fork, uint64_t *va, uint64_t end)
 {
-	struct ucow_machine *machine = fork->parent->machine;
+	return table_next_leaf(&fork->parent->pt, va, end, fork->mode == UCOW_FORK_LAZY);
+}
+
+static int prepare_mapping(struct fork *fork, const struct vma *vma, uint64_t start, uint64_t end)
+{
 	struct table *leaf, *target;
 
-	for (uint64_t va = vma->start; (leaf = table_next_leaf(fork->parent->root, &va, vma->end));
-	     va = table_leaf_end(va, vma->end)) {
-		if (leaf->used && table_make_leaf(&machine->tables, fork->child->root, va, &target))
+	for (uint64_t va = start; (leaf = next_copied_leaf(fork, &va, end)); va = table_leaf_end(va, end)) {
+		if (leaf->used && table_own_leaf(&fork->child->pt, va, &target))
 			return -ENOMEM;
-		if (fork->has_pinned && reserve_copies(fork, vma, leaf, va, table_leaf_end(va, vma->end)))
+		if (fork->has_pinned && reserve_copies(fork, vma, leaf, va, table_leaf_end(va, end)))
 			return -ENOMEM;
 	}
 	return 0;
+}
+
+static int prepare_range(struct fork *fork, uint64_t start, uint64_t end)
+{
+	struct vma *vma = vma_find(&fork->child->vmas, start);
+	int error = 0;
+
+	for (; vma && vma->start < end && !error; vma = vma_next(vma))
+		if (entries_are_copied(vma))
+			error = prepare_mapping(fork, vma, max_u64(start, vma->start), min_u64(end, vma->end));
+	return error;
+}
+
+/* What the child must not see of the shared tables. It goes from the child's side: the parent's are not touched. */
+static int hide_mappings(struct fork *fork)
+{
+	int error = 0;
+
+	VMA_FOR_EACH (vma, &fork->parent->vmas) {
+		if (error)
+			break;
+		if (is_absent_in_child(vma) || (vma->flags & VMA_WIPEONFORK))
+			error = table_zap(&fork->child->pt, vma->start, vma->end);
+	}
+	return error;
+}
+
+static int prepare_lazy(struct fork *fork)
+{
+	int error;
+
+	table_refresh_marks(&fork->parent->pt);
+	error = page_table_share(&fork->parent->pt, &fork->child->pt);
+	/* Shared from here on: the parent has no right to write any more, should the rest fail. It gets it back by
+	 * faults. */
+	table_changed(&fork->parent->pt);
+	if (!error)
+		error = hide_mappings(fork);
+	return error ? error : prepare_range(fork, 0, UCOW_ADDRESS_LIMIT);
+}
+
+/* Mode `tables`: whether parent and child will see the same in this block, and no reference is in the way. */
+static bool block_is_shared(const struct fork *fork, uint64_t start, bool marked)
+{
+	struct vma *vma = vma_find(&fork->parent->vmas, start);
+
+	for (; vma && vma->start < table_block_end(start); vma = vma_next(vma))
+		if (is_absent_in_child(vma) || (vma->flags & VMA_WIPEONFORK))
+			return false;
+	return !marked;
+}
+
+static int prepare_blocks(struct fork *fork)
+{
+	int error = page_table_make_root(&fork->child->pt);
+	bool marked;
+
+	table_refresh_marks(&fork->parent->pt);
+	for (uint64_t va = 0; !error && table_next_block(&fork->parent->pt, &va, UCOW_ADDRESS_LIMIT, &marked);
+	     va = table_block_end(va))
+		error = block_is_shared(fork, va, marked) ? table_prepare_block(&fork->child->pt, va)
+							  : prepare_range(fork, va, table_block_end(va));
+	return error;
+}
+
+static int prepare_eager(struct fork *fork)
+{
+	int error = page_table_make_root(&fork->child->pt);
+
+	return error ? error : prepare_range(fork, 0, UCOW_ADDRESS_LIMIT);
 }
 
 static int prepare(struct fork *fork)
 {
 	int error = duplicate_mappings(fork);
 
-	VMA_FOR_EACH (vma, &fork->child->vmas) {
-		if (error)
-			break;
-		if (entries_are_copied(vma))
-			error = prepare_mapping(fork, vma);
-	}
-	return error;
+	if (error)
+		return error;
+	if (fork->mode == UCOW_FORK_LAZY)
+		return prepare_lazy(fork);
+	return fork->mode == UCOW_FORK_TABLES ? prepare_blocks(fork) : prepare_eager(fork);
 }
 
 static void release_copies(struct fork *fork)
@@ -214,7 +288,7 @@ static struct pte copy_entry(struct fork *fork, struct vma *vma, struct table *l
 
 static void copy_leaf(struct fork *fork, struct vma *vma, struct table *leaf, uint64_t va, uint64_t end)
 {
-	struct table *target = table_find_leaf(fork->child->root, va);
+	struct table *target = table_find_leaf(&fork->child->pt, va);
 
 	table_lock(leaf);
 	table_lock_nested(target); /* nobody else knows the child's tables */
@@ -224,24 +298,45 @@ static void copy_leaf(struct fork *fork, struct vma *vma, struct table *leaf, ui
 	table_unlock(leaf);
 }
 
-static void copy_mapping(struct fork *fork, struct vma *vma)
+static void copy_mapping(struct fork *fork, struct vma *vma, uint64_t start, uint64_t end)
 {
 	struct table *leaf;
 
-	for (uint64_t va = vma->start; (leaf = table_next_leaf(fork->parent->root, &va, vma->end));
-	     va = table_leaf_end(va, vma->end))
+	for (uint64_t va = start; (leaf = next_copied_leaf(fork, &va, end)); va = table_leaf_end(va, end))
 		if (leaf->used)
-			copy_leaf(fork, vma, leaf, va, table_leaf_end(va, vma->end));
+			copy_leaf(fork, vma, leaf, va, table_leaf_end(va, end));
+}
+
+static void copy_range(struct fork *fork, uint64_t start, uint64_t end)
+{
+	struct vma *vma = vma_find(&fork->child->vmas, start);
+
+	for (; vma && vma->start < end; vma = vma_next(vma))
+		if (entries_are_copied(vma))
+			copy_mapping(fork, vma, max_u64(start, vma->start), min_u64(end, vma->end));
+}
+
+static void share_blocks(struct fork *fork)
+{
+	bool marked;
+
+	for (uint64_t va = 0; table_next_block(&fork->parent->pt, &va, UCOW_ADDRESS_LIMIT, &marked);
+	     va = table_block_end(va))
+		if (block_is_shared(fork, va, marked))
+			table_share_block(&fork->parent->pt, &fork->child->pt, va);
+		else
+			copy_range(fork, va, table_block_end(va));
 }
 
 /* A fast pin that overlaps sees the sequence odd or changed, and goes slow (B.4, rule 17). */
 static void copy_entries(struct fork *fork)
 {
 	atomic_fetch_add(&fork->parent->write_protect_seq, 1);
-	VMA_FOR_EACH (vma, &fork->child->vmas)
-		if (entries_are_copied(vma))
-			copy_mapping(fork, vma);
-	tlb_invalidate(&fork->parent->generations, 0, UCOW_ADDRESS_LIMIT);
+	if (fork->mode == UCOW_FORK_TABLES)
+		share_blocks(fork);
+	else
+		copy_range(fork, 0, UCOW_ADDRESS_LIMIT);
+	table_changed(&fork->parent->pt);
 	atomic_fetch_add(&fork->parent->write_protect_seq, 1);
 }
 
@@ -276,7 +371,27 @@ static void report(const struct fork *fork, uint64_t pinned)
 		machine->on_pinned_fork(machine->callback_arg, &info);
 }
 
+/* The child's place among its parent's snapshots. Requires: the parent's mmap_lock exclusively. */
+static void join_group(struct fork *fork, struct ucow_snapshot_group *group)
+{
+	struct ucow_snapshot_group *parents = fork->parent->group;
+
+	if (group) {
+		group_join(group, &fork->child->snapshot, (int64_t)fork->early_copies);
+		fork->child->group = group;
+	} else if (parents) {
+		group_lock(parents);
+		parents->recountable = false;
+		group_unlock(parents);
+	}
+}
+
 int ucow_fork(struct ucow_mm *parent, struct ucow_mm **child)
+{
+	return space_fork(parent, false, NULL, child);
+}
+
+int space_fork(struct ucow_mm *parent, bool read_only, struct ucow_snapshot_group *group, struct ucow_mm **child)
 {
 	struct fork fork = {.parent = parent};
 	struct pin_account *account;
@@ -287,18 +402,23 @@ int ucow_fork(struct ucow_mm *parent, struct ucow_mm **child)
 	fork.child = mm_create(parent->machine);
 	if (!fork.child)
 		return -ENOMEM;
+	fork.child->read_only = read_only;
 	rwlock_write_lock(&parent->mmap_lock);
 	atomic_store(&fork.child->pin_limit, atomic_load(&parent->pin_limit));
 	fork.has_pinned = atomic_load(&parent->has_pinned);
+	fork.mode = parent->machine->fork_mode;
 	account = atomic_load(&parent->account);
 	if (account)
 		pinned = pin_account_count(account);
 	error = fork_locked(&fork);
+	if (!error)
+		join_group(&fork, group);
 	rwlock_write_unlock(&parent->mmap_lock);
 	if (error) {
-		ucow_mm_destroy(fork.child);
+		space_discard(fork.child);
 		return error;
 	}
+	mm_publish(fork.child);
 	report(&fork, pinned);
 	*child = fork.child;
 	return 0;

@@ -41,9 +41,18 @@ static int check_options(const struct ucow_machine_options *options)
 		return -EINVAL;
 	if (options->ram_bytes > UCOW_ADDRESS_LIMIT)
 		return -ENOMEM;
-	if (options->fork_mode != UCOW_FORK_DEFAULT && options->fork_mode != UCOW_FORK_EAGER)
+	/* Shared tables rest on exclusivity by page and path; the older policies know neither. */
+	if (options->policy != UCOW_POLICY_EXCLUSIVE && options->fork_mode != UCOW_FORK_DEFAULT &&
+	    options->fork_mode != UCOW_FORK_EAGER)
 		return -EOPNOTSUPP;
 	return 0;
+}
+
+static enum ucow_fork_mode fork_mode(const struct ucow_machine_options *options)
+{
+	if (options->fork_mode != UCOW_FORK_DEFAULT)
+		return options->fork_mode;
+	return options->policy == UCOW_POLICY_EXCLUSIVE ? UCOW_FORK_LAZY : UCOW_FORK_EAGER;
 }
 
 static uint64_t ram_bytes(const struct ucow_machine_options *options)
@@ -71,9 +80,10 @@ int ucow_machine_create(const struct ucow_machine_options *options, struct ucow_
 		free(machine);
 		return error;
 	}
-	table_pool_init(&machine->tables, &machine->inject);
+	machine->fork_mode = fork_mode(options);
+	table_pool_init(&machine->tables, &machine->frames, &machine->inject, &machine->counters,
+			machine->fork_mode == UCOW_FORK_TABLES);
 	machine->policy = cow_policy_of(options->policy);
-	machine->fork_mode = UCOW_FORK_EAGER;
 	machine->pin_limit = options->pin_limit;
 	machine->on_pinned_fork = options->on_pinned_fork;
 	machine->on_page_lock_wait = options->on_page_lock_wait;

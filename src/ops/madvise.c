@@ -118,11 +118,23 @@ static int advise_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, u
 	}
 	if (vma->flags & VMA_PFNMAP)
 		return -EINVAL;
-	zap_range(mm, start, end);
-	return 0;
+	return table_zap(&mm->pt, start, end);
 }
 
 /* ---- the call ---- */
+
+/* All that may need memory: the tables whose entries change, or which are cut in two. */
+static int own_advised(struct ucow_mm *mm, uint64_t start, uint64_t end, enum ucow_advice advice)
+{
+	struct vma *vma = vma_find(&mm->vmas, start);
+	int error = 0;
+
+	if (advice == UCOW_MADV_FREE)
+		return table_own_range(&mm->pt, start, end);
+	for (; vma && vma->start < end && !error; vma = vma_next(vma))
+		error = table_own_edges(&mm->pt, max_u64(start, vma->start), min_u64(end, vma->end));
+	return error;
+}
 
 /* As the system call: a hole does not stop the advice, it is reported at the end. */
 static int advise_range(struct ucow_mm *mm, uint64_t start, uint64_t end, enum ucow_advice advice)
@@ -130,7 +142,7 @@ static int advise_range(struct ucow_mm *mm, uint64_t start, uint64_t end, enum u
 	struct vma *vma = vma_find(&mm->vmas, start);
 	uint64_t va = start;
 	bool hole = false;
-	int error = 0;
+	int error = own_advised(mm, start, end, advice);
 
 	for (; vma && vma->start < end && !error; vma = vma_next(vma)) {
 		hole |= vma->start > va;
@@ -140,17 +152,9 @@ static int advise_range(struct ucow_mm *mm, uint64_t start, uint64_t end, enum u
 	return error ? error : hole || va < end ? -ENOMEM : 0;
 }
 
-static int advise_shared(struct ucow_mm *mm, uint64_t start, uint64_t end, enum ucow_advice advice)
+static bool is_populate(enum ucow_advice advice)
 {
-	int error;
-
-	rwlock_read_lock(&mm->mmap_lock);
-	if (advice == UCOW_MADV_POPULATE_READ || advice == UCOW_MADV_POPULATE_WRITE)
-		error = populate_range(mm, start, end, advice == UCOW_MADV_POPULATE_WRITE);
-	else
-		error = advise_range(mm, start, end, advice);
-	rwlock_read_unlock(&mm->mmap_lock);
-	return error;
+	return advice == UCOW_MADV_POPULATE_READ || advice == UCOW_MADV_POPULATE_WRITE;
 }
 
 int ucow_madvise(struct ucow_mm *mm, uint64_t va, uint64_t length, enum ucow_advice advice)
@@ -160,16 +164,18 @@ int ucow_madvise(struct ucow_mm *mm, uint64_t va, uint64_t length, enum ucow_adv
 
 	if ((unsigned)advice >= UCOW_MADV_COUNT || (va & ~UCOW_PAGE_MASK) || length > UCOW_ADDRESS_LIMIT)
 		return -EINVAL;
+	if (mm->read_only)
+		return -EACCES;
 	if (!length)
 		return 0;
 	length = page_round_up(length);
 	if (!mm_range_is_valid(va, length))
 		return -ENOMEM;
+	if (is_populate(advice))
+		return populate(mm, va, va + length, advice == UCOW_MADV_POPULATE_WRITE);
 	flags = flag_advice_of(advice);
-	if (!flags)
-		return advise_shared(mm, va, va + length, advice);
 	rwlock_write_lock(&mm->mmap_lock);
-	error = advise_flags(mm, va, va + length, flags);
-	rwlock_write_unlock(&mm->mmap_lock);
+	error = flags ? advise_flags(mm, va, va + length, flags) : advise_range(mm, va, va + length, advice);
+	space_write_unlock(mm);
 	return error;
 }

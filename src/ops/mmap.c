@@ -103,9 +103,7 @@ static void populate_mapping(struct ucow_mm *mm, uint64_t va, uint64_t length, u
 {
 	bool write = (prot & UCOW_PROT_WRITE) && (!(flags & UCOW_MAP_SHARED) || !(prot & UCOW_PROT_READ));
 
-	rwlock_read_lock(&mm->mmap_lock);
-	(void)populate_range(mm, va, va + length, write);
-	rwlock_read_unlock(&mm->mmap_lock);
+	(void)populate(mm, va, va + length, write);
 }
 
 int ucow_mmap(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsigned prot, unsigned flags, uint64_t *va)
@@ -115,12 +113,14 @@ int ucow_mmap(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsigned prot,
 
 	if (!length || !flags_are_valid(prot, flags))
 		return -EINVAL;
+	if (mm->read_only)
+		return -EACCES;
 	if (length > UCOW_ADDRESS_LIMIT)
 		return -ENOMEM;
 	length = page_round_up(length);
 	rwlock_write_lock(&mm->mmap_lock);
 	error = map_locked(mm, hint, length, prot, flags, &chosen);
-	rwlock_write_unlock(&mm->mmap_lock);
+	space_write_unlock(mm);
 	if (error)
 		return error;
 	if (flags & UCOW_MAP_POPULATE)
@@ -133,13 +133,14 @@ int ucow_mmap(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsigned prot,
 
 static bool entry_permits(const struct ucow_mm *mm, uint64_t va, bool write)
 {
-	struct table *leaf = table_find_leaf(mm->root, va);
-	struct pte pte = leaf ? leaf_get(leaf, va) : pte_none();
+	struct walk walk = table_walk_path(&mm->pt, va);
+	struct pte pte = walk.leaf ? leaf_get(walk.leaf, va) : pte_none();
 
-	return pte_is_present(pte) && (!write || pte_is_writable(pte));
+	return pte_is_present(pte) && (!write || (pte_is_writable(pte) && walk.is_private));
 }
 
-int populate_range(struct ucow_mm *mm, uint64_t start, uint64_t end, bool write)
+/* Requires: mmap_lock shared. *over_limit: room for one more page has to be made first. */
+static int populate_range(struct ucow_mm *mm, uint64_t start, uint64_t end, bool write, bool *over_limit)
 {
 	struct vma *vma = NULL;
 
@@ -154,12 +155,26 @@ int populate_range(struct ucow_mm *mm, uint64_t start, uint64_t end, bool write)
 			return -EINVAL;
 		while (result == FAULT_DONE && !entry_permits(mm, va, write))
 			result = fault_handle(mm, vma, va, write ? FAULT_WRITE : FAULT_READ);
+		*over_limit = result == FAULT_OVER_LIMIT;
 		if (result == FAULT_SIGBUS)
 			return -EFAULT;
 		if (result != FAULT_DONE)
 			return fault_errno(result);
 	}
 	return 0;
+}
+
+int populate(struct ucow_mm *mm, uint64_t start, uint64_t end, bool write)
+{
+	bool over_limit = false;
+	int error;
+
+	do {
+		rwlock_read_lock(&mm->mmap_lock);
+		error = populate_range(mm, start, end, write, &over_limit);
+		rwlock_read_unlock(&mm->mmap_lock);
+	} while (error && over_limit && !group_make_room(mm->group, 1));
+	return error;
 }
 
 /* ---- memory that is not a page ---- */
@@ -172,7 +187,7 @@ static int insert_locked(struct ucow_mm *mm, uint64_t va, void *host)
 
 	if (!vma || !(vma->flags & VMA_PFNMAP))
 		return -EINVAL;
-	if (table_make_leaf(&mm->machine->tables, mm->root, va, &leaf))
+	if (table_own_leaf(&mm->pt, va, &leaf))
 		return -ENOMEM;
 	table_lock(leaf);
 	if (pte_is_none(leaf_get(leaf, va)))
@@ -190,6 +205,8 @@ int ucow_insert_pfn(struct ucow_mm *mm, uint64_t va, void *host)
 
 	if (!mm_range_is_valid(va, UCOW_PAGE_SIZE) || !host || ((uintptr_t)host & ~UCOW_PAGE_MASK))
 		return -EINVAL;
+	if (mm->read_only)
+		return -EACCES;
 	rwlock_write_lock(&mm->mmap_lock);
 	error = insert_locked(mm, va, host);
 	rwlock_write_unlock(&mm->mmap_lock);

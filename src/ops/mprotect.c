@@ -49,10 +49,17 @@ static bool is_change(struct ucow_mm *mm, uint64_t start, uint64_t end, unsigned
 static int protect_range(struct ucow_mm *mm, uint64_t start, uint64_t end, unsigned permissions)
 {
 	uint64_t covered = covered_until(mm, start, end);
-	int error = is_change(mm, start, covered, permissions) ? vmas_isolate(mm, start, covered) : 0;
+	int error = 0;
 
-	if (error)
+	if (is_change(mm, start, covered, permissions)) {
+		error = vmas_isolate(mm, start, covered);
+		if (!error)
+			error = table_own_range(&mm->pt, start, covered);
+	}
+	if (error) {
+		vmas_merge(mm, start, covered);
 		return error;
+	}
 	for (struct vma *vma = vma_at(&mm->vmas, start); vma && vma->start < covered; vma = vma_next(vma)) {
 		unsigned flags = (vma->flags & ~VMA_PERMISSIONS) | permissions;
 
@@ -72,6 +79,8 @@ int ucow_mprotect(struct ucow_mm *mm, uint64_t va, uint64_t length, unsigned pro
 
 	if ((prot & ~(UCOW_PROT_READ | UCOW_PROT_WRITE)) || (va & ~UCOW_PAGE_MASK))
 		return -EINVAL;
+	if (mm->read_only)
+		return -EACCES;
 	if (!length)
 		return 0;
 	length = page_round_up(length);
@@ -102,7 +111,7 @@ static struct pte arm(struct ucow_mm *mm, const struct vma *vma, struct pte pte)
 
 static int arm_range(struct ucow_mm *mm, uint64_t start, uint64_t end)
 {
-	if (!vma_range_is_mapped(&mm->vmas, start, end))
+	if (!vma_range_is_mapped(&mm->vmas, start, end) || table_own_range(&mm->pt, start, end))
 		return -ENOMEM;
 	for (struct vma *vma = vma_at(&mm->vmas, start); vma && vma->start < end; vma = vma_next(vma))
 		change_range(mm, vma, max_u64(start, vma->start), min_u64(end, vma->end), arm);

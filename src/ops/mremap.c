@@ -53,7 +53,7 @@ static void move_entry(struct remap *remap, struct vma *vma, struct table *sourc
  */
 static void move_run(struct remap *remap, struct vma *vma, struct table *source, uint64_t va, uint64_t end)
 {
-	struct table *target = table_find_leaf(remap->mm->root, va - remap->from + remap->to);
+	struct table *target = table_find_leaf(&remap->mm->pt, va - remap->from + remap->to);
 
 	/* A source leaf that was made just now, as the target of others, is empty, and nothing was made for it. */
 	if (!target)
@@ -77,14 +77,23 @@ static uint64_t run_end(const struct remap *remap, uint64_t va)
 	return va + (table_leaf_end(to, to + (end - va)) - to);
 }
 
-static int make_target_tables(struct remap *remap)
+/* Both ends of every run on private paths; the marks of references go along with the entries [rule 4]. */
+static int own_tables(struct remap *remap)
 {
 	uint64_t end = remap->from + min_u64(remap->old_length, remap->new_length);
-	struct table *leaf;
+	struct page_table *pt = &remap->mm->pt;
+	struct table *source, *target;
 
-	for (uint64_t va = remap->from; table_next_leaf(remap->mm->root, &va, end); va = run_end(remap, va))
-		if (table_make_leaf(&remap->mm->machine->tables, remap->mm->root, va - remap->from + remap->to, &leaf))
+	if (table_own_range(pt, remap->from, remap->from + remap->old_length) ||
+	    table_own_edges(pt, remap->from, remap->from + remap->old_length) ||
+	    table_own_range(pt, remap->to, remap->to + remap->new_length))
+		return -ENOMEM;
+	for (uint64_t va = remap->from; (source = table_next_leaf(pt, &va, end, false)); va = run_end(remap, va)) {
+		if (table_own_leaf(pt, va - remap->from + remap->to, &target))
 			return -ENOMEM;
+		if ((source->hints & TABLE_MAY_HOLD_REFS) && !MUTATED(LOSE_MARK_ON_MOVE))
+			table_mark_path(pt, va - remap->from + remap->to);
+	}
 	return 0;
 }
 
@@ -93,9 +102,10 @@ static void move_entries(struct remap *remap, struct vma *vma)
 	uint64_t end = remap->from + min_u64(remap->old_length, remap->new_length);
 	struct table *source;
 
-	for (uint64_t va = remap->from; (source = table_next_leaf(remap->mm->root, &va, end)); va = run_end(remap, va))
+	for (uint64_t va = remap->from; (source = table_next_leaf(&remap->mm->pt, &va, end, false));
+	     va = run_end(remap, va))
 		move_run(remap, vma, source, va, run_end(remap, va));
-	tlb_invalidate(&remap->mm->generations, remap->from, remap->from + remap->old_length);
+	tlb_invalidate(&remap->mm->pt.generations, remap->from, remap->from + remap->old_length);
 }
 
 /* ---- mappings ---- */
@@ -133,13 +143,12 @@ static int prepare_move(struct remap *remap, struct vma **target)
 	if (!error)
 		error = vmas_isolate(mm, remap->to, remap->to + remap->new_length);
 	if (!error)
-		error = make_target_tables(remap);
+		error = own_tables(remap);
 	if (!error)
 		return 0;
 	vma_release(*target);
 	vmas_merge(mm, remap->from, remap->from + remap->old_length);
 	vmas_merge(mm, remap->to, remap->to + remap->new_length);
-	table_free_empty(&mm->machine->tables, mm->root, remap->to, remap->to + remap->new_length);
 	return error;
 }
 
@@ -152,14 +161,15 @@ static int move(struct remap *remap)
 
 	if (error)
 		return error;
-	zap_range(mm, remap->to, new_end);
+	table_clear(&mm->pt, remap->to, new_end);
 	vmas_remove(mm, remap->to, new_end);
 	vma_insert(&mm->vmas, target);
 	move_entries(remap, target);
 	if (!remap->keep_old) {
-		zap_range(mm, remap->from, old_end); /* the tail, when the move also shrinks */
+		/* The tail, when the move also shrinks, and the empty tables; all of it is owned. */
+		if (table_zap(&mm->pt, remap->from, old_end))
+			UCOW_BUG("emptying tables of one's own needed memory");
 		vmas_remove(mm, remap->from, old_end);
-		table_free_empty(&mm->machine->tables, mm->root, remap->from, old_end);
 	}
 	vmas_merge(mm, remap->from, old_end);
 	vmas_merge(mm, remap->to, new_end);
@@ -266,8 +276,10 @@ int ucow_mremap(struct ucow_mm *mm, uint64_t va, uint64_t old_length, uint64_t n
 	remap.new_length = page_round_up(new_length);
 	if (!arguments_are_valid(&remap, flags))
 		return -EINVAL;
+	if (mm->read_only)
+		return -EACCES;
 	rwlock_write_lock(&mm->mmap_lock);
 	error = remap_locked(&remap, flags, result);
-	rwlock_write_unlock(&mm->mmap_lock);
+	space_write_unlock(mm);
 	return error;
 }

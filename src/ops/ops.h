@@ -5,6 +5,7 @@
 
 #include "space/mm.h"
 
+#include <ucow/diff.h>
 #include <ucow/mm.h>
 
 /* ---- mappings with their memory (vmas.c). All require mmap_lock exclusively. ---- */
@@ -21,28 +22,46 @@ void vmas_merge(struct ucow_mm *mm, uint64_t start, uint64_t end);
 /* vmas_remove - take the mappings in [start, end) away. Requires: none crosses the ends. */
 void vmas_remove(struct ucow_mm *mm, uint64_t start, uint64_t end);
 
+/* space_discard - free a space that is not published, with all that it maps. */
+void space_discard(struct ucow_mm *mm);
+
 /* ---- entries ---- */
 
 /*
- * zap_range - drop every entry in [start, end): translations first, then the references (rule 10).
- * Requires: mmap_lock, shared or exclusive. Tables stay.
+ * change_range - rewrite the entries that are not empty: @change answers the new one.
+ * Requires: mmap_lock; the range's leaves are owned (table_own_range).
  */
-void zap_range(struct ucow_mm *mm, uint64_t start, uint64_t end);
-
-/* change_range - rewrite the entries that are not empty: @change answers the new one. Requires: mmap_lock. */
 void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end,
 		  struct pte (*change)(struct ucow_mm *mm, const struct vma *vma, struct pte pte));
 
 /*
- * unmap_range - munmap of a valid range. Requires: mmap_lock exclusively. Returns: 0; -ENOMEM: nothing changed.
+ * unmap_range - munmap of a range that may start below the lowest mapping. Requires: mmap_lock exclusively.
+ * Returns: 0; -ENOMEM: nothing changed.
  */
 int unmap_range(struct ucow_mm *mm, uint64_t start, uint64_t end);
 
 /*
- * populate_range - fault in every page, for writing if @write.
- * Requires: mmap_lock shared. Returns: 0; -ENOMEM (hole or memory); -EINVAL (permission, PFN mapping); -EFAULT
- * (SIGBUS).
+ * populate - fault in every page, for writing if @write.
+ * Requires: no lock. Returns: 0; -ENOMEM (hole or memory); -EINVAL (permission, PFN mapping); -EFAULT (SIGBUS).
  */
-int populate_range(struct ucow_mm *mm, uint64_t start, uint64_t end, bool write);
+int populate(struct ucow_mm *mm, uint64_t start, uint64_t end, bool write);
+
+/* ---- spaces ---- */
+
+/*
+ * space_fork - ucow_fork; @read_only: the child is a snapshot. With a @group, which is @parent's, it joins that, state
+ * NEW. Returns: 0; -ENOMEM.
+ */
+int space_fork(struct ucow_mm *parent, bool read_only, struct ucow_snapshot_group *group, struct ucow_mm **child);
+
+/* space_diff - ucow_diff; *looked grows by the number of tables that it looked into. */
+int space_diff(struct ucow_mm *a, struct ucow_mm *b, int (*visit)(void *arg, uint64_t va, enum ucow_diff_kind kind),
+	       void *arg, uint64_t *looked);
+
+/* space_write_unlock - the end of an operation that may have unmapped something: its snapshots' share is charged. */
+void space_write_unlock(struct ucow_mm *mm);
+
+/* snapshot_end - ucow_mm_destroy of a member of a group. Returns: 0; -EBUSY: somebody is at it already. */
+int snapshot_end(struct ucow_mm *mm);
 
 #endif

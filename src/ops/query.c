@@ -35,10 +35,48 @@ static void describe_entry(const struct frame_pool *frames, struct pte pte, stru
 	}
 }
 
+struct paths {
+	uint64_t pfn;
+	uint32_t found;
+};
+
+static int count_paths_in_leaf(void *arg, struct table *table, uint64_t start, bool is_private)
+{
+	struct paths *paths = arg;
+
+	(void)is_private;
+	for (uint64_t va = start; !table->level && va < start + table_span(0); va += UCOW_PAGE_SIZE) {
+		struct pte pte = leaf_get(table, va);
+
+		paths->found += pte_has_page(pte) && pte_frame(pte) == paths->pfn;
+	}
+	return 0;
+}
+
+/*
+ * A lazy fork counts no mappings: what is reported is the number of paths that lead to the page. Looks at every entry
+ * of every space; it is for debugging.
+ */
+static uint32_t count_paths(struct ucow_machine *machine, uint64_t pfn)
+{
+	struct paths paths = {.pfn = pfn};
+
+	mutex_lock(&machine->lock);
+	LIST_FOR_EACH (link, &machine->spaces) {
+		struct ucow_mm *mm = container_of(link, struct ucow_mm, link);
+
+		rwlock_write_lock(&mm->mmap_lock); /* its own thread replaces tables under the shared lock */
+		table_walk(&mm->pt, count_paths_in_leaf, &paths);
+		rwlock_write_unlock(&mm->mmap_lock);
+	}
+	mutex_unlock(&machine->lock);
+	return paths.found;
+}
+
 void ucow_query(struct ucow_mm *mm, uint64_t va, struct ucow_entry_info *info)
 {
 	const struct vma *vma;
-	struct table *leaf = NULL;
+	struct walk walk = {0};
 
 	*info = (struct ucow_entry_info){0};
 	rwlock_read_lock(&mm->mmap_lock);
@@ -47,26 +85,34 @@ void ucow_query(struct ucow_mm *mm, uint64_t va, struct ucow_entry_info *info)
 		info->mapped = true;
 		info->prot = (vma->flags & VMA_READ ? UCOW_PROT_READ : 0) |
 			     (vma->flags & VMA_WRITE ? UCOW_PROT_WRITE : 0);
-		leaf = table_find_leaf(mm->root, va);
+		walk = table_walk_path(&mm->pt, va);
 	}
-	if (leaf) {
-		table_lock(leaf);
-		describe_entry(&mm->machine->frames, leaf_get(leaf, va), info);
-		table_unlock(leaf);
+	if (walk.leaf) {
+		table_lock(walk.leaf);
+		describe_entry(&mm->machine->frames, leaf_get(walk.leaf, va), info);
+		table_unlock(walk.leaf);
+		/* What lies under a shared table is neither writable nor exclusive, whatever the entry says. */
+		info->writable &= walk.is_private && !mm->read_only;
+		info->exclusive &= walk.is_private;
 	}
 	rwlock_read_unlock(&mm->mmap_lock);
+	if (mm->machine->fork_mode == UCOW_FORK_LAZY && info->mapcount)
+		info->mapcount = count_paths(mm->machine, info->pfn);
 }
 
 /* Requires: mmap_lock. */
 static int lookup_locked(struct ucow_mm *mm, uint64_t va, struct ucow_page **result)
 {
-	struct table *leaf = va < UCOW_ADDRESS_LIMIT ? table_find_leaf(mm->root, va) : NULL;
+	struct table *leaf = va < UCOW_ADDRESS_LIMIT ? table_find_leaf(&mm->pt, va) : NULL;
 	struct ucow_page *page = NULL;
 	struct pte pte;
 	int error = 0;
 
 	if (!leaf)
 		return -ENOENT;
+	if (table_own_leaf(&mm->pt, va, &leaf))
+		return -ENOMEM;
+	table_mark_path(&mm->pt, va);
 	table_lock(leaf);
 	pte = leaf_get(leaf, va);
 	if (pte_has_page(pte)) {
@@ -98,7 +144,7 @@ struct visitor {
 	void *arg;
 };
 
-static int visit_table(void *arg, struct table *table, uint64_t start)
+static int visit_table(void *arg, struct table *table, uint64_t start, bool is_private)
 {
 	const struct visitor *visitor = arg;
 	const struct ucow_table_info info = {
@@ -114,6 +160,7 @@ static int visit_table(void *arg, struct table *table, uint64_t start)
 		.may_hold_refs = table->hints & TABLE_MAY_HOLD_REFS,
 	};
 
+	(void)is_private;
 	return visitor->visit(visitor->arg, &info);
 }
 
@@ -122,8 +169,8 @@ int ucow_walk_tables(struct ucow_mm *mm, int (*visit)(void *arg, const struct uc
 	struct visitor visitor = {visit, arg};
 	int result;
 
-	rwlock_read_lock(&mm->mmap_lock);
-	result = table_walk(mm->root, visit_table, &visitor);
-	rwlock_read_unlock(&mm->mmap_lock);
+	rwlock_write_lock(&mm->mmap_lock);
+	result = table_walk(&mm->pt, visit_table, &visitor);
+	rwlock_write_unlock(&mm->mmap_lock);
 	return result;
 }

@@ -73,9 +73,9 @@ void ucow_cpu_attach(struct ucow_cpu *cpu, struct ucow_mm *mm)
 	if (!mm || cpu->tlb_serial != mm->serial)
 		tlb_clear(cpu);
 	cpu->tlb_serial = mm ? mm->serial : 0;
-	cpu->leaf = NULL;
+	cpu->walk.leaf = NULL;
 	cpu->mm = mm;
-	cpu->fast.generations = mm ? mm->generations.of : no_generations;
+	cpu->fast.generations = mm ? mm->pt.generations.of : no_generations;
 }
 
 struct ucow_mm *ucow_cpu_mm(const struct ucow_cpu *cpu)

@@ -17,34 +17,39 @@ struct ucow_mm *mm_create(struct ucow_machine *machine)
 	mm = calloc(1, sizeof(*mm));
 	if (!mm)
 		return NULL;
-	mm->root = table_root_create(&machine->tables);
-	if (!mm->root) {
-		free(mm);
-		return NULL;
-	}
 	mm->machine = machine;
 	mm->serial = atomic_fetch_add_explicit(&next_serial, 1, memory_order_relaxed);
 	atomic_init(&mm->pin_limit, machine->pin_limit);
 	rwlock_init(&mm->mmap_lock, LOCK_MMAP);
 	vma_set_init(&mm->vmas, UCOW_ADDRESS_MIN, UCOW_ADDRESS_LIMIT);
-	generations_init(&mm->generations);
+	page_table_init(&mm->pt, &machine->tables);
+	return mm;
+}
+
+void mm_publish(struct ucow_mm *mm)
+{
+	struct ucow_machine *machine = mm->machine;
+
 	mutex_lock(&machine->lock);
 	list_add_tail(&machine->spaces, &mm->link);
 	machine->nspaces++;
 	mutex_unlock(&machine->lock);
-	return mm;
 }
 
-void mm_free(struct ucow_mm *mm)
+void mm_unpublish(struct ucow_mm *mm)
 {
 	struct ucow_machine *machine = mm->machine;
 
-	UCOW_BUG_ON(mm->vmas.count || mm->attached);
 	mutex_lock(&machine->lock);
 	list_del(&mm->link);
 	machine->nspaces--;
 	mutex_unlock(&machine->lock);
-	table_put(&machine->tables, mm->root);
+}
+
+void mm_free(struct ucow_mm *mm)
+{
+	UCOW_BUG_ON(mm->vmas.count || mm->attached);
+	page_table_drop(&mm->pt);
 	pin_account_close(mm->account);
 	rwlock_destroy(&mm->mmap_lock);
 	free(mm);
@@ -60,8 +65,7 @@ struct pin_account *mm_pin_account(struct ucow_mm *mm)
 	if (!made)
 		return NULL;
 	if (atomic_compare_exchange_strong(&mm->account, &account, made)) {
-		/* Again, now that ucow_mm_set_pin_limit can see the account: a limit set since we read it is not lost.
-		 */
+		/* Again, now that ucow_mm_set_pin_limit can see it: a limit set since we read it is not lost. */
 		atomic_store(&made->limit, atomic_load(&mm->pin_limit));
 		return made;
 	}

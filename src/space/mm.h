@@ -9,8 +9,8 @@
 #ifndef SPACE_MM_H
 #define SPACE_MM_H
 
+#include "space/group.h"
 #include "space/vma.h"
-#include "table/table.h"
 
 #include <ucow/access.h>
 #include <ucow/machine.h>
@@ -40,8 +40,10 @@ struct ucow_mm {
 	uint64_t serial;              /* (C) unique among all spaces of the process */
 	struct rwlock mmap_lock;
 	struct vma_set vmas;                /* (M) */
-	struct table *root;                 /* (M) the pointer; the tables' own locks below */
-	struct generations generations;     /* (A) */
+	struct page_table pt;               /* (M) the shape, exclusively to detach; see table/table.h */
+	bool read_only;                     /* (C) a snapshot: nothing changes what it shows */
+	struct snapshot snapshot;           /* of a read-only space */
+	struct ucow_snapshot_group *group;  /* (M) that a live space keeps or a snapshot belongs to; NULL: none */
 	_Atomic uint32_t write_protect_seq; /* (A) odd while a fork write-protects; written under mmap_lock exclusive */
 	_Atomic bool has_pinned;            /* (A) sticky: a pin was ever attempted (B.4) */
 	_Atomic(struct pin_account *) account; /* (A) made by the first pin */
@@ -58,11 +60,12 @@ struct ucow_cpu {
 	struct ucow_machine *machine; /* (C) */
 	struct ucow_mm *mm;           /* (T) */
 	uint64_t tlb_serial;          /* (T) the space whose translations the TLB holds */
-	/* The page-walk cache: tables are freed in exclusive sections of mmap_lock only, so it holds while their number
-	 * does. */
-	struct table *leaf;        /* (T) the leaf last walked to, or NULL */
-	uint64_t leaf_va;          /* (T) an address that it covers */
-	uint64_t leaf_writes;      /* (T) mmap_lock.writes then */
+	/* The page-walk cache: what the last walk found, valid while the space's tables keep their shape. */
+	struct walk walk;          /* (T) leaf NULL: nothing */
+	uint64_t walk_va;          /* (T) an address that it covers */
+	uint64_t walk_shape;       /* (T) the shape read before that walk */
+	uintptr_t guess;           /* (T) the addend that many translations had; guess_trust 0: not now */
+	unsigned guess_trust;      /* (T) */
 	bool span_open;            /* (T) */
 	unsigned nnoted;           /* (T) entries filled since the TLB was empty; above TLB_NOTED: many */
 	uint16_t noted[TLB_NOTED]; /* (T) which: flushing a barely used TLB touches only these */
@@ -71,9 +74,13 @@ struct ucow_cpu {
 };
 static_assert(offsetof(struct ucow_cpu, fast) == 0, "the inline functions cast a cpu to its fast part");
 
-/* mm_create - an empty space on the machine's list. Returns: NULL: no memory. */
+/* mm_create - a space without a root table, known to nobody. Returns: NULL: no memory. */
 struct ucow_mm *mm_create(struct ucow_machine *machine);
-/* mm_free - Requires: no mapping is left, no cpu attached. */
+/* mm_publish / mm_unpublish - put it on, take it off the machine's list, where debugging looks at it. Requires: a root.
+ */
+void mm_publish(struct ucow_mm *mm);
+void mm_unpublish(struct ucow_mm *mm);
+/* mm_free - Requires: not published, no mapping is left, no cpu attached. */
 void mm_free(struct ucow_mm *mm);
 
 /* mm_pin_account - the space's account, made at first use. Returns: NULL: no memory. */

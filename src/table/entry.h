@@ -89,6 +89,14 @@ static inline bool pte_is_accessed(struct pte pte)
 	return pte.v & PTE_ACCESSED;
 }
 
+/* pte_is_noted - the entry permits the access, and says already that there was one. */
+static inline bool pte_is_noted(struct pte pte, bool write)
+{
+	uint64_t wanted = PTE_PRESENT | PTE_ACCESSED | (write ? PTE_WRITE | PTE_DIRTY : 0);
+
+	return (pte.v & (wanted | PTE_PROTNONE)) == wanted;
+}
+
 static inline bool pte_is_special(struct pte pte)
 {
 	return pte.v & PTE_SPECIAL;
@@ -232,6 +240,17 @@ static inline void *pte_host(const struct frame_pool *pool, struct pte pte)
 	if (pte_kind(pte) == PTE_KIND_PFN)
 		return (void *)(uintptr_t)(pte_frame(pte) << PTE_FRAME_SHIFT);
 	return pool->ram + (pte_frame(pte) << UCOW_PAGE_SHIFT);
+}
+
+/*
+ * pte_memory - names the memory behind the entry: two entries with the same name show the same bytes. 0: none, or the
+ * zero page, which reads the same as an empty entry of private memory.
+ */
+static inline uint64_t pte_memory(struct pte pte)
+{
+	if (pte_kind(pte) == PTE_KIND_PFN)
+		return pte.v & PTE_FRAME_MASK;
+	return pte_has_page(pte) ? (pte.v & PTE_FRAME_MASK) | 1 : 0; /* addresses have no low bits */
 }
 
 #endif

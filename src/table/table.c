@@ -1,118 +1,241 @@
 /* SPDX-License-Identifier: MIT */
-/* The shape of the tables, their memory, and the walks. */
-#include "table/table.h"
+/* The shape of the tables, their memory, walks, and emptying a range. Sharing and copying are in share.c. */
+#include "table/internal.h"
 
 #include "base/mutate.h"
 
 #include <errno.h>
 #include <string.h>
 
-/*
- * Fan-outs as bits, leaf first: 32, 16, 32, 16, 512, 512. A leaf spans 128 KiB, then 2 MiB, 64 MiB, 1 GiB, 512 GiB, and
- * the root 256 TiB. Small tables below and large ones above: copying one path touches few references. Nothing else in
- * the program may depend on these numbers.
- */
-static const unsigned fanout_bits[TABLE_LEVELS] = {5, 4, 5, 4, 9, 9};
-/* Bits of address below one slot of a table, by level. */
-static const unsigned slot_shift[TABLE_LEVELS] = {12, 17, 21, 26, 30, 39};
-
-static_assert(5 + 4 + 5 + 4 + 9 + 9 + UCOW_PAGE_SHIFT == UCOW_ADDRESS_BITS, "six levels cover the address");
-static_assert(1 << 5 == TABLE_LEAF_MAX, "TABLE_LEAF_MAX is the leaf's fan-out");
-
 unsigned table_fanout(unsigned level)
 {
-	return 1u << fanout_bits[level];
+	return fanout_of(level);
 }
 
 uint64_t table_span(unsigned level)
 {
-	return (uint64_t)1 << (slot_shift[level] + fanout_bits[level]);
+	return slot_span(level) << table_fanout_bits[level];
 }
 
-static size_t table_bytes(unsigned level)
+size_t table_size(unsigned level)
 {
 	return sizeof(struct table) + table_fanout(level) * sizeof(uint64_t);
 }
 
-static unsigned slot_of(unsigned level, uint64_t va)
-{
-	return (unsigned)(va >> slot_shift[level]) & (table_fanout(level) - 1);
-}
-
 /* ---- memory ---- */
 
-void table_pool_init(struct table_pool *pool, struct inject *inject)
+void table_pool_init(struct table_pool *pool, struct frame_pool *frames, struct inject *inject,
+		     struct counters *counters, bool accounts_ahead)
 {
+	memset(pool, 0, sizeof(*pool));
 	for (unsigned level = 0; level < TABLE_LEVELS; level++)
-		slab_init(&pool->slabs[level], table_bytes(level));
+		slab_init(&pool->slabs[level], table_size(level));
+	pool->frames = frames;
 	pool->inject = inject;
-	atomic_init(&pool->bytes, 0);
+	pool->counters = counters;
+	pool->accounts_ahead = accounts_ahead;
+	table_reserve_fill(pool);
 }
 
 void table_pool_destroy(struct table_pool *pool)
 {
-	for (unsigned level = 0; level < TABLE_LEVELS; level++)
+	for (unsigned level = 0; level < TABLE_LEVELS; level++) {
+		while (pool->nreserved[level])
+			slab_free(&pool->slabs[level], pool->reserved[level][--pool->nreserved[level]]);
 		slab_destroy(&pool->slabs[level]);
+	}
 }
 
-static struct table *table_create(struct table_pool *pool, unsigned level)
+static struct table *reserve_take(struct table_pool *pool, unsigned level)
+{
+	struct table *table = NULL;
+
+	spin_lock(&pool->reserve_lock, LOCK_SLAB);
+	if (pool->nreserved[level])
+		table = pool->reserved[level][--pool->nreserved[level]];
+	spin_unlock(&pool->reserve_lock, LOCK_SLAB);
+	return table;
+}
+
+static bool reserve_put(struct table_pool *pool, unsigned level, struct table *table)
+{
+	bool room;
+
+	spin_lock(&pool->reserve_lock, LOCK_SLAB);
+	room = pool->nreserved[level] < TABLE_RESERVE;
+	if (room)
+		pool->reserved[level][pool->nreserved[level]++] = table;
+	spin_unlock(&pool->reserve_lock, LOCK_SLAB);
+	return room;
+}
+
+/* As far as there is memory. Injection does not count these: they are nobody's allocation. */
+static void reserve_fill(struct table_pool *pool, unsigned level)
 {
 	struct table *table;
 
-	if (inject_fails(pool->inject, UCOW_INJECT_TABLE))
-		return NULL;
-	table = slab_alloc(&pool->slabs[level]);
+	while (unlikely(atomic_load_explicit(&pool->nreserved[level], memory_order_relaxed) < TABLE_RESERVE) &&
+	       (table = slab_alloc(&pool->slabs[level])))
+		if (!reserve_put(pool, level, table))
+			slab_free(&pool->slabs[level], table);
+}
+
+void table_reserve_fill(struct table_pool *pool)
+{
+	for (unsigned level = 0; level < TABLE_LEVELS; level++)
+		reserve_fill(pool, level);
+}
+
+struct table *table_create(struct table_pool *pool, unsigned level, bool reserve)
+{
+	struct table *table = NULL;
+
+	if (!reserve)
+		reserve_fill(pool, level); /* before ordinary allocation [rule 2] */
+	if (!inject_fails(pool->inject, UCOW_INJECT_TABLE))
+		table = slab_alloc(&pool->slabs[level]);
+	if (!table && reserve && !MUTATED(ZAP_WITHOUT_RESERVE))
+		table = reserve_take(pool, level);
 	if (!table)
 		return NULL;
 	atomic_init(&table->refcount, 1);
 	table->level = (uint8_t)level;
-	atomic_fetch_add_explicit(&pool->bytes, table_bytes(level), memory_order_relaxed);
+	table->accounted = 1;
+	atomic_fetch_add_explicit(&pool->bytes, table_size(level), memory_order_relaxed);
 	return table;
 }
 
-static void table_free(struct table_pool *pool, struct table *table)
+/* Drop the mapping of the page that @pte names, and note what became of it. */
+static void drop_page(struct table_pool *pool, struct pte pte, struct drop_tally *tally)
 {
-	atomic_fetch_sub_explicit(&pool->bytes, table_bytes(table->level), memory_order_relaxed);
+	struct ucow_page *page = pte_page(pool->frames, pte);
+	bool last = MUTATED(LEAK_REF_ON_ZAP) ? page_unmap(page) : page_drop_mapping(page);
+
+	if (likely(!tally) || pte_kind(pte) != PTE_KIND_ANON)
+		return;
+	tally->freed += last;
+	tally->kept += !last;
+}
+
+/* One path less counts the pages of this leaf. */
+static void leaf_unaccount(struct table_pool *pool, struct table *leaf, struct drop_tally *tally)
+{
+	for (unsigned slot = 0; slot < fanout_of(0); slot++) {
+		struct pte pte = slot_pte(leaf, slot);
+
+		if (pte_has_page(pte))
+			drop_page(pool, pte, tally);
+	}
+	leaf->accounted--;
+}
+
+static void put_tallied(struct table_pool *pool, struct table *table, struct drop_tally *tally);
+
+static void table_free(struct table_pool *pool, struct table *table, struct drop_tally *tally)
+{
+	for (unsigned slot = 0; table->level && table->used && slot < fanout_of(table->level); slot++) {
+		struct table *child = child_of(table, slot);
+
+		if (child) {
+			put_tallied(pool, child, tally);
+			table->used--;
+		}
+	}
+	while (!table->level && table->accounted)
+		leaf_unaccount(pool, table, tally);
+	atomic_fetch_sub_explicit(&pool->bytes, table_size(table->level), memory_order_relaxed);
 	slab_free(&pool->slabs[table->level], table);
 }
 
-struct table *table_root_create(struct table_pool *pool)
+/* Anon pages that others go on mapping through @table, which is shared: those of its leaves. */
+static uint64_t anon_below(struct table *table)
 {
-	return table_create(pool, TABLE_ROOT_LEVEL);
+	uint64_t n = 0;
+
+	if (!table->level) {
+		table_lock(table);
+		n = table->anon;
+		table_unlock(table);
+	}
+	for (unsigned slot = 0; table->level && slot < table_fanout(table->level); slot++)
+		if (child_of(table, slot))
+			n += anon_below(child_of(table, slot));
+	return n;
 }
 
-/* ---- slots ---- */
-
-static struct table *child_of(const struct table *table, unsigned slot)
+/*
+ * Pages below a table that stays are looked at before the reference goes, after which the table may be gone too. Where
+ * a fork has counted ahead, unaccount_below has noted them one by one.
+ */
+static void put_tallied(struct table_pool *pool, struct table *table, struct drop_tally *tally)
 {
-	return (struct table *)(uintptr_t)atomic_load_explicit(&table->slots[slot], memory_order_acquire);
-}
+	uint64_t kept = 0;
 
-static void set_child(struct table *table, unsigned slot, struct table *child)
-{
-	table->used = (uint16_t)(table->used + !!child - !!child_of(table, slot));
-	atomic_store_explicit(&table->slots[slot], (uint64_t)(uintptr_t)child, memory_order_release);
+	if (unlikely(tally && tally->wants_kept) && !pool->accounts_ahead && table_is_shared(table))
+		kept = anon_below(table);
+	if (atomic_fetch_sub_explicit(&table->refcount, 1, memory_order_acq_rel) == 1)
+		table_free(pool, table, tally);
+	else if (tally)
+		tally->kept += kept;
 }
 
 void table_put(struct table_pool *pool, struct table *table)
 {
-	if (atomic_fetch_sub_explicit(&table->refcount, 1, memory_order_acq_rel) != 1)
-		return;
-	if (!table->level)
-		UCOW_BUG_ON(table->used);
-	else
-		for (unsigned slot = 0; table->used && slot < table_fanout(table->level); slot++)
-			if (child_of(table, slot)) {
-				table_put(pool, child_of(table, slot));
-				table->used--;
-			}
-	table_free(pool, table);
+	put_tallied(pool, table, NULL);
 }
 
-struct pte leaf_get(const struct table *leaf, uint64_t va)
+/* Fork mode `tables` has counted every page once for each path: take this path's counts back. */
+static void unaccount_below(struct table_pool *pool, struct table *table, struct drop_tally *tally)
 {
-	return (struct pte){atomic_load_explicit(&leaf->slots[slot_of(0, va)], memory_order_relaxed)};
+	if (!table->level) {
+		table_lock(table);
+		leaf_unaccount(pool, table, tally);
+		table_unlock(table);
+		return;
+	}
+	for (unsigned slot = 0; slot < fanout_of(table->level); slot++)
+		if (child_of(table, slot))
+			unaccount_below(pool, child_of(table, slot), tally);
 }
+
+void table_drop_path(struct table_pool *pool, struct table *table, struct drop_tally *tally)
+{
+	if (pool->accounts_ahead)
+		unaccount_below(pool, table, tally);
+	put_tallied(pool, table, tally);
+}
+
+/* ---- a space's tables ---- */
+
+void page_table_init(struct page_table *pt, struct table_pool *pool)
+{
+	pt->pool = pool;
+	pt->tally = NULL;
+	atomic_init(&pt->root, NULL);
+	atomic_init(&pt->shape, 1);
+	generations_init(&pt->generations);
+}
+
+int page_table_make_root(struct page_table *pt)
+{
+	struct table *root = table_create(pt->pool, TABLE_ROOT_LEVEL, false);
+
+	if (!root)
+		return -ENOMEM;
+	atomic_store_explicit(&pt->root, root, memory_order_release);
+	return 0;
+}
+
+void page_table_drop(struct page_table *pt)
+{
+	struct table *root = atomic_load_explicit(&pt->root, memory_order_relaxed);
+
+	if (root)
+		table_drop_path(pt->pool, root, pt->tally);
+	atomic_store_explicit(&pt->root, NULL, memory_order_relaxed);
+}
+
+/* ---- leaves ---- */
 
 /* The leaf's total that counts entries of this kind, or NULL: special memory is in no RSS. */
 static uint16_t *total_of(struct table *leaf, struct pte pte)
@@ -135,30 +258,38 @@ void leaf_set(struct table *leaf, uint64_t va, struct pte pte)
 	struct pte old = leaf_get(leaf, va);
 	uint16_t *less = total_of(leaf, old), *more = total_of(leaf, pte);
 
-	if (less)
-		(*less)--;
-	if (more)
-		(*more)++;
-	leaf->used = (uint16_t)(leaf->used + !pte_is_none(pte) - !pte_is_none(old));
+	/* Accessed bits change under shared leaves too, whose totals other spaces may be reading: those stay untouched.
+	 */
+	if (less != more) {
+		if (less)
+			(*less)--;
+		if (more)
+			(*more)++;
+	}
+	if (pte_is_none(pte) != pte_is_none(old))
+		leaf->used = (uint16_t)(leaf->used + (pte_is_none(old) ? 1 : -1));
 	atomic_store_explicit(&leaf->slots[slot_of(0, va)], pte.v, memory_order_relaxed);
 }
 
 /* ---- walks ---- */
 
-struct table *table_find_leaf(struct table *root, uint64_t va)
+struct walk table_walk_path(const struct page_table *pt, uint64_t va)
 {
-	struct table *table = root;
+	struct table *table = atomic_load_explicit(&pt->root, memory_order_acquire);
+	bool is_private = !table_is_shared(table);
 
 	/* By depth, not by table->level, so that the loop unrolls into loads at constant shifts. */
-	for (unsigned level = TABLE_ROOT_LEVEL; level && table; level--)
+	for (unsigned level = TABLE_ROOT_LEVEL; level && table; level--) {
 		table = child_of(table, slot_of(level, va));
-	return table;
+		is_private = is_private && !(table && table_is_shared(table));
+	}
+	return (struct walk){.leaf = table, .is_private = is_private};
 }
 
 /* The child in @slot, made if missing. Allocation happens outside the lock; whoever installs first wins. */
 static struct table *make_child(struct table_pool *pool, struct table *table, unsigned slot)
 {
-	struct table *made = table_create(pool, table->level - 1u), *child;
+	struct table *made = table_create(pool, table->level - 1u, false), *child;
 
 	if (!made)
 		return NULL;
@@ -173,33 +304,40 @@ static struct table *make_child(struct table_pool *pool, struct table *table, un
 	return child;
 }
 
-int table_make_leaf(struct table_pool *pool, struct table *root, uint64_t va, struct table **leaf)
+struct table *own_down_to(struct page_table *pt, uint64_t va, unsigned bottom)
 {
-	struct table *table = root;
+	struct table *table = own_child(pt, NULL, 0, atomic_load_explicit(&pt->root, memory_order_acquire), false);
 
-	for (unsigned level = TABLE_ROOT_LEVEL; level; level--) {
+	for (unsigned level = TABLE_ROOT_LEVEL; level > bottom && table; level--) {
 		unsigned slot = slot_of(level, va);
 		struct table *child = child_of(table, slot);
 
-		if (!child)
-			child = make_child(pool, table, slot);
-		if (!child)
-			return -ENOMEM;
-		table = child;
+		table = child ? own_child(pt, table, slot, child, false) : make_child(pt->pool, table, slot);
 	}
+	return table;
+}
+
+int table_own_leaf(struct page_table *pt, uint64_t va, struct table **leaf)
+{
+	struct table *table = own_down_to(pt, va, 0);
+
+	if (!table)
+		return -ENOMEM;
 	*leaf = table;
 	return 0;
 }
 
-struct table *table_next_leaf(struct table *root, uint64_t *va, uint64_t end)
+struct table *table_next_leaf(const struct page_table *pt, uint64_t *va, uint64_t end, bool marked)
 {
-	struct table *table = root;
+	struct table *root = atomic_load_explicit(&pt->root, memory_order_acquire), *table = root;
 
+	if (marked && !(root->hints & TABLE_MAY_HOLD_REFS))
+		return NULL;
 	while (*va < end) {
 		struct table *child = child_of(table, slot_of(table->level, *va));
 
-		if (!child) {
-			uint64_t step = (uint64_t)1 << slot_shift[table->level];
+		if (!child || (marked && !(child->hints & TABLE_MAY_HOLD_REFS))) {
+			uint64_t step = slot_span(table->level);
 
 			*va = (*va & ~(step - 1)) + step;
 			table = root;
@@ -212,9 +350,16 @@ struct table *table_next_leaf(struct table *root, uint64_t *va, uint64_t end)
 	return NULL;
 }
 
-bool table_same_leaf(uint64_t a, uint64_t b)
+int table_own_range(struct page_table *pt, uint64_t start, uint64_t end)
 {
-	return (a ^ b) >> (slot_shift[0] + fanout_bits[0]) == 0;
+	struct table *leaf;
+	int error = 0;
+
+	if (MUTATED(CHANGE_SHARED_RANGE))
+		return 0;
+	for (uint64_t va = start; !error && table_next_leaf(pt, &va, end, false); va = table_leaf_end(va, end))
+		error = table_own_leaf(pt, va, &leaf);
+	return error;
 }
 
 uint64_t table_leaf_end(uint64_t va, uint64_t end)
@@ -222,66 +367,247 @@ uint64_t table_leaf_end(uint64_t va, uint64_t end)
 	return min_u64((va & ~(table_span(0) - 1)) + table_span(0), end);
 }
 
-static void free_empty_below(struct table_pool *pool, struct table *table, uint64_t base, uint64_t start, uint64_t end)
-{
-	uint64_t step = (uint64_t)1 << slot_shift[table->level];
+/* ---- emptying a range ---- */
 
-	for (unsigned slot = 0; table->used && slot < table_fanout(table->level); slot++) {
-		uint64_t from = base + slot * step;
+/* Own what exists on the path to @va, the leaf included: an end of a range that will be emptied. */
+static int own_edge(struct page_table *pt, uint64_t va)
+{
+	struct table *table = own_child(pt, NULL, 0, atomic_load_explicit(&pt->root, memory_order_acquire), true);
+
+	while (table && table->level) {
+		unsigned slot = slot_of(table->level, va);
 		struct table *child = child_of(table, slot);
 
-		if (!child || from + step <= start || from >= end)
+		if (!child)
+			return 0;
+		table = own_child(pt, table, slot, child, true);
+	}
+	return table ? 0 : -ENOMEM;
+}
+
+/* A whole subtree: one reference, after its translations are gone. */
+static void detach(struct page_table *pt, struct table *table, unsigned slot, uint64_t start)
+{
+	struct table *child = child_of(table, slot);
+
+	table_lock(table);
+	set_child(table, slot, NULL);
+	table_unlock(table);
+	table_changed_shape(pt);
+	tlb_invalidate(&pt->generations, start, start + slot_span(table->level));
+	table_drop_path(pt->pool, child, pt->tally);
+}
+
+/* Entries [start, end) of one leaf. */
+static void zap_entries(struct page_table *pt, struct table *leaf, uint64_t start, uint64_t end)
+{
+	struct pte dropped[TABLE_LEAF_MAX];
+	unsigned ndropped = 0;
+
+	table_lock(leaf);
+	for (uint64_t va = start; va < end; va += UCOW_PAGE_SIZE) {
+		struct pte pte = leaf_get(leaf, va);
+
+		if (pte_is_none(pte))
 			continue;
+		if (pte_has_page(pte))
+			dropped[ndropped++] = pte;
+		leaf_set(leaf, va, pte_none());
+	}
+	table_unlock(leaf);
+	tlb_invalidate(&pt->generations, start, end);
+	for (unsigned i = 0; i < ndropped; i++)
+		drop_page(pt->pool, dropped[i], pt->tally);
+}
+
+/* @table is private, and so is what a partly covered slot leads to: the edges were owned first. */
+static void zap_below(struct page_table *pt, struct table *table, uint64_t base, uint64_t start, uint64_t end)
+{
+	uint64_t step = slot_span(table->level);
+
+	for (uint64_t from = max_u64(base, start & ~(step - 1)); from < min_u64(base + table_span(table->level), end);
+	     from += step) {
+		unsigned slot = slot_of(table->level, from);
+		struct table *child = child_of(table, slot);
+
+		if (!child)
+			continue;
+		if (start <= from && from + step <= end) {
+			detach(pt, table, slot, from);
+			continue;
+		}
+		UCOW_BUG_ON(table_is_shared(child));
 		if (child->level)
-			free_empty_below(pool, child, from, start, end);
-		if (child->used)
-			continue;
-		table_lock(table);
-		set_child(table, slot, NULL);
-		table_unlock(table);
-		table_put(pool, child);
+			zap_below(pt, child, from, start, end);
+		else
+			zap_entries(pt, child, max_u64(from, start), min_u64(from + step, end));
+		if (!child->used)
+			detach(pt, table, slot, from);
 	}
 }
 
-void table_free_empty(struct table_pool *pool, struct table *root, uint64_t start, uint64_t end)
+int table_own_edges(struct page_table *pt, uint64_t start, uint64_t end)
 {
-	free_empty_below(pool, root, 0, start, end);
+	return own_edge(pt, start) || own_edge(pt, end - 1) ? -ENOMEM : 0;
 }
 
-static int walk_below(struct table *table, uint64_t start, int (*visit)(void *, struct table *, uint64_t), void *arg)
+int table_zap(struct page_table *pt, uint64_t start, uint64_t end)
 {
-	int result = visit(arg, table, start);
+	uint64_t at = start;
 
+	/* First of all, and where there is no table too: empty entries may be cached as reading zeros [rule 5]. */
+	tlb_invalidate(&pt->generations, start, end);
+	if (start >= end || !table_next_leaf(pt, &at, end, false))
+		return 0;
+	table_reserve_fill(pt->pool);
+	if (table_own_edges(pt, start, end))
+		return -ENOMEM;
+	zap_below(pt, atomic_load_explicit(&pt->root, memory_order_relaxed), 0, start, end);
+	return 0;
+}
+
+void table_clear(struct page_table *pt, uint64_t start, uint64_t end)
+{
+	struct table *leaf;
+
+	tlb_invalidate(&pt->generations, start, end);
+	for (uint64_t va = start; (leaf = table_next_leaf(pt, &va, end, false)); va = table_leaf_end(va, end))
+		zap_entries(pt, leaf, va, table_leaf_end(va, end));
+}
+
+/*
+ * All regions at once. Whoever bumps one of them holds the mmap lock: with it held exclusively nobody does, and 64
+ * locked operations are spared.
+ */
+static void generations_advance(struct generations *generations)
+{
+	for (unsigned i = 0; i < UCOW_TLB_REGIONS && !MUTATED(SKIP_TLB_BUMP); i++)
+		__atomic_store_n(&generations->of[i], generations->of[i] + 1, __ATOMIC_RELEASE);
+}
+
+void table_changed(struct page_table *pt)
+{
+	generations_advance(&pt->generations);
+	atomic_fetch_add(&pt->shape, 1); /* a full barrier: one locked operation for all regions */
+}
+
+/* ---- visits ---- */
+
+typedef int table_visit(void *arg, struct table *table, uint64_t start, bool is_private);
+
+static int walk_below(struct table *table, uint64_t start, bool is_private, table_visit *visit, void *arg)
+{
+	int result;
+
+	is_private = is_private && !table_is_shared(table);
+	result = visit(arg, table, start, is_private);
 	if (!table->level)
 		return result;
-	for (unsigned slot = 0; !result && slot < table_fanout(table->level); slot++)
+	for (unsigned slot = 0; !result && slot < fanout_of(table->level); slot++)
 		if (child_of(table, slot))
-			result = walk_below(child_of(table, slot), start + ((uint64_t)slot << slot_shift[table->level]),
+			result = walk_below(child_of(table, slot), start + slot * slot_span(table->level), is_private,
 					    visit, arg);
 	return result;
 }
 
-int table_walk(struct table *root, int (*visit)(void *arg, struct table *table, uint64_t start), void *arg)
+int table_walk(const struct page_table *pt, table_visit *visit, void *arg)
 {
-	return walk_below(root, 0, visit, arg);
+	return walk_below(atomic_load_explicit(&pt->root, memory_order_acquire), 0, true, visit, arg);
 }
 
-static int add_totals(void *arg, struct table *table, uint64_t start)
+struct summation {
+	const struct table_pool *pool;
+	struct table_totals *totals;
+};
+
+/* Whose the pages of a leaf on a private path are. */
+static void add_owners(const struct table_pool *pool, const struct table *leaf, struct table_totals *totals)
 {
-	struct table_totals *totals = arg;
+	for (unsigned slot = 0; slot < table_fanout(0); slot++) {
+		struct pte pte = slot_pte(leaf, slot);
+		const struct ucow_page *page;
+
+		if (pte_kind(pte) != PTE_KIND_ANON)
+			continue;
+		page = pte_page(pool->frames, pte);
+		if (page_is(page, PAGE_EXCLUSIVE))
+			totals->anon_exclusive++;
+		else if (page_mapcount(page) > 1)
+			totals->anon_shared++;
+	}
+}
+
+static int add_totals(void *arg, struct table *table, uint64_t start, bool is_private)
+{
+	const struct summation *sum = arg;
+	struct table_totals *totals = sum->totals;
 
 	(void)start;
-	totals->bytes += table_bytes(table->level);
+	totals->bytes += table_size(table->level);
+	if (is_private)
+		totals->bytes_private += table_size(table->level);
 	totals->anon += table->anon;
 	totals->file += table->file;
 	totals->swap += table->swap;
+	if (!is_private)
+		totals->anon_shared += table->anon; /* others see them through the same table */
+	else if (table->anon)
+		add_owners(sum->pool, table, totals);
 	return 0;
 }
 
-void table_totals(struct table *root, struct table_totals *totals)
+void table_totals(const struct page_table *pt, struct table_totals *totals)
 {
+	struct summation sum = {.pool = pt->pool, .totals = totals};
+
 	*totals = (struct table_totals){0};
-	table_walk(root, add_totals, totals);
+	table_walk(pt, add_totals, &sum);
+}
+
+/* ---- recount ---- */
+
+static void tally(struct table *table, void (*on_table)(void *, struct table *), void *arg)
+{
+	if (table->tallied++)
+		return;
+	on_table(arg, table);
+	for (unsigned slot = 0; table->level && slot < fanout_of(table->level); slot++)
+		if (child_of(table, slot))
+			tally(child_of(table, slot), on_table, arg);
+}
+
+void table_tally(struct page_table *pt, void (*on_table)(void *arg, struct table *table), void *arg)
+{
+	tally(atomic_load_explicit(&pt->root, memory_order_relaxed), on_table, arg);
+}
+
+static const char *verify(struct table *table)
+{
+	const char *wrong = NULL;
+	uint32_t met = table->tallied;
+	unsigned used = 0;
+
+	if (!met)
+		return NULL; /* verified through another parent */
+	table->tallied = 0;
+	for (unsigned slot = 0; slot < fanout_of(table->level); slot++) {
+		used += atomic_load_explicit(&table->slots[slot], memory_order_relaxed) != 0;
+		if (table->level && child_of(table, slot)) {
+			const char *below = verify(child_of(table, slot));
+
+			wrong = wrong ? wrong : below;
+		}
+	}
+	if (wrong)
+		return wrong;
+	if (met != atomic_load_explicit(&table->refcount, memory_order_relaxed))
+		return "a table's refcount is not the number of slots and roots that point to it";
+	return used == table->used ? NULL : "a table's count of used slots is wrong";
+}
+
+const char *table_verify(struct page_table *pt)
+{
+	return verify(atomic_load_explicit(&pt->root, memory_order_relaxed));
 }
 
 /* ---- generations ---- */

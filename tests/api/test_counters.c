@@ -58,7 +58,7 @@ TEST(reuse_by_the_last_user)
 	uint64_t va = map_private(w.mm, 1), before[CAUSES + 1];
 
 	put64(w.cpu, va, 1);
-	CHECK_EQ(ucow_mm_destroy(fork_mm(w.mm)), 0);
+	share_once(w.mm, va);
 	note(&w, before);
 	put64(w.cpu, va, 2);
 	CHECK(counted_once(&w, before, UCOW_COUNTER_REUSE));
@@ -72,7 +72,7 @@ TEST(copy_of_a_referenced_page)
 	struct ucow_page *page;
 
 	put64(w.cpu, va, 1);
-	CHECK_EQ(ucow_mm_destroy(fork_mm(w.mm)), 0);
+	share_once(w.mm, va);
 	page = get_page(w.cpu, va, 0);
 	note(&w, before);
 	put64(w.cpu, va, 2);
@@ -92,7 +92,7 @@ TEST(copy_of_a_locked_page_is_not_a_reuse)
 	page = get_page(w.cpu, va, 0);
 	CHECK(ucow_page_trylock(page));
 	ucow_put_pages(&page, 1); /* still mapped, so still there */
-	CHECK_EQ(ucow_mm_destroy(fork_mm(w.mm)), 0);
+	share_once(w.mm, va);
 	note(&w, before);
 	put64(w.cpu, va, 2);
 	CHECK(counted_once(&w, before, UCOW_COUNTER_COPY_LOCKED));
@@ -136,7 +136,7 @@ TEST(unshare_in_place_and_by_copy)
 	struct ucow_mm *child;
 
 	put64(w.cpu, va, 1);
-	CHECK_EQ(ucow_mm_destroy(fork_mm(w.mm)), 0);
+	share_once(w.mm, va);
 	note(&w, before);
 	pages[0] = pin_page(w.cpu, va, 0);
 	CHECK(counted_once(&w, before, UCOW_COUNTER_UNSHARE));

@@ -48,6 +48,7 @@ TEST(historical_policies_run_in_eager_mode_only)
 		struct ucow_machine_options options = default_options();
 
 		options.policy = policy;
+		options.fork_mode = UCOW_FORK_EAGER;
 		CHECK_EQ(create_with(&options), 0);
 		options.fork_mode = UCOW_FORK_DEFAULT;
 		CHECK_EQ(create_with(&options), 0);

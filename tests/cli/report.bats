@@ -15,7 +15,7 @@ policies="mapcount force-cow refcount refcount-pin pin-breaks-cow reuse-pinned d
 @test "matrix: a row a test, a column a policy, in the order of history" {
 	holding t/good
 	losing t/lost "breaks: mapcount force-cow refcount pin-breaks-cow reuse-pinned"
-	ucow litmus --on engine --policy all t
+	ucow litmus --on engine --fork eager --policy all t
 	[ "$status" -eq 0 ]
 	heads=$(sed -n '1,8p' <<<"$output" | sed 's/^[ |]*//; s/ .*//' | tr '\n' ' ')
 	[ "$heads" = "$policies " ]
@@ -29,7 +29,7 @@ policies="mapcount force-cow refcount refcount-pin pin-breaks-cow reuse-pinned d
 
 @test "matrix: what is not as the file says stands out and is told below" {
 	losing t/lost ""
-	ucow litmus --on engine --policy all t
+	ucow litmus --on engine --fork eager --policy all t
 	[ "$status" -eq 1 ]
 	grep -qE '^  lost +x! x! x! \.' <<<"$output"
 	grep -qF '! break  refcount         t/lost.litmus:8: check p reads "new!": saw "old!"' <<<"$output"
@@ -64,7 +64,7 @@ policies="mapcount force-cow refcount refcount-pin pin-breaks-cow reuse-pinned d
 		check A reads buf "x"
 		check A buf is exclusive
 	END
-	ucow litmus --on engine --policy all t
+	ucow litmus --on engine --fork eager --policy all t
 	[ "$status" -eq 0 ]
 	grep -qE '^  absent +-  -  -  -    -  -  -    -' <<<"$output"
 	grep -qE '^  flags +o  o  o  o    o  o  o    \.' <<<"$output"

@@ -121,7 +121,7 @@ static struct model_bytes *object_bytes(struct model_page *p)
 	return *slot;
 }
 
-static bool beyond_object(const struct model_page *p)
+bool model_beyond_object(const struct model_page *p)
 {
 	return p->object && p->offset >= p->object->npages;
 }
@@ -179,7 +179,7 @@ int model_may(struct model_space *s, uint64_t vpn, bool write, bool force)
 		return -EFAULT;
 	if (!write && !(p->prot & PROT_R) && !force)
 		return -EFAULT;
-	return beyond_object(p) ? -ENXIO : 0;
+	return model_beyond_object(p) ? -ENXIO : 0;
 }
 
 /* The bytes that a store to the page changes; a private page is the space's own afterwards. */
@@ -382,11 +382,11 @@ static int advise_page(struct model_page *p, enum model_advice advice)
 	case MODEL_POPULATE_READ:
 		if (!(p->prot & PROT_R))
 			return -EINVAL;
-		return beyond_object(p) ? -EFAULT : 0;
+		return model_beyond_object(p) ? -EFAULT : 0;
 	case MODEL_POPULATE_WRITE:
 		if (!(p->prot & PROT_W))
 			return -EINVAL;
-		if (beyond_object(p))
+		if (model_beyond_object(p))
 			return -EFAULT;
 		own_bytes(p);
 		return 0;

@@ -13,7 +13,7 @@
 
 enum {
 	MODEL_PAGE = 4096,
-	MODEL_SPACES = 6,
+	MODEL_SPACES = 8,
 	MODEL_SLOTS = 160, /* mapped pages per space */
 	MODEL_HANDLES = 10,
 	MODEL_HANDLE_PAGES = 6,
@@ -55,7 +55,8 @@ struct model_page {
 
 struct model_space {
 	bool live;
-	unsigned id; /* no two spaces of a run have the same */
+	bool read_only; /* a snapshot */
+	unsigned id;    /* no two spaces of a run have the same */
 	struct model_page pages[MODEL_SLOTS];
 };
 
@@ -89,6 +90,8 @@ void model_fini(struct model *m);
 struct model_page *model_find(struct model_space *s, uint64_t vpn);
 /* The bytes that a load of the page sees. */
 const uint8_t *model_content(const struct model *m, const struct model_page *page);
+/* A page of a shared mapping behind which there is nothing. */
+bool model_beyond_object(const struct model_page *page);
 /* Whether an access is granted: 0, -EFAULT, or -ENXIO for a shared page beyond its object. */
 int model_may(struct model_space *s, uint64_t vpn, bool write, bool force);
 

@@ -28,7 +28,7 @@ static const struct {
 	{F_SHARED, "shared"},   {F_NOREPLACE, "noreplace"}, {F_POPULATE, "populate"},   {F_WRITE, "w"},
 	{F_FAST, "fast"},       {F_REMOTE, "remote"},       {F_FORCE, "force"},         {F_LONGTERM, "longterm"},
 	{F_MAYMOVE, "maymove"}, {F_FIXED, "fixed"},         {F_DONTUNMAP, "dontunmap"}, {F_DIRTY, "dirty"},
-	{F_CPU2, "cpu2"},
+	{F_CPU2, "cpu2"},       {F_SNAPSHOT, "snapshot"},
 };
 
 static uint64_t next(uint64_t *state)
@@ -85,6 +85,8 @@ static unsigned draw_flags(uint64_t *state, enum op_kind kind)
 	if (kind == OP_MREMAP)
 		flags |= (chance(state, 85) ? F_MAYMOVE : 0) | (chance(state, 65) ? F_FIXED : 0) |
 			 (chance(state, 25) ? F_DONTUNMAP : 0);
+	if (kind == OP_FORK)
+		flags |= chance(state, 25) ? F_SNAPSHOT : 0;
 	if (kind == OP_RELEASE)
 		flags |= (chance(state, 30) ? F_DIRTY : 0) | (chance(state, 60) ? F_REMOTE : 0);
 	return flags;
@@ -104,13 +106,22 @@ static unsigned draw_arg(uint64_t *state, enum op_kind kind)
 	return below(state, 4);
 }
 
-static struct op draw_op(uint64_t *state, unsigned spread)
+/* What a family does: forks of forks, exits, pins that are there before a fork and gone before the next. */
+static enum op_kind draw_family_kind(uint64_t *state)
 {
-	enum op_kind kind = draw_kind(state);
+	static const enum op_kind family[] = {OP_FORK, OP_FORK,    OP_FORK,    OP_EXIT,  OP_EXIT,         OP_PIN,
+					      OP_GET,  OP_RELEASE, OP_RELEASE, OP_STORE, OP_DEVICE_WRITE, OP_MUNMAP};
+
+	return chance(state, 60) ? family[below(state, sizeof(family) / sizeof(family[0]))] : draw_kind(state);
+}
+
+static struct op draw_op(uint64_t *state, unsigned spread, bool family)
+{
+	enum op_kind kind = family ? draw_family_kind(state) : draw_kind(state);
 
 	return (struct op){
 		.kind = (uint8_t)kind,
-		.space = (uint8_t)(chance(state, 50) ? 0 : below(state, MODEL_SPACES)),
+		.space = (uint8_t)(!family && chance(state, 50) ? 0 : below(state, MODEL_SPACES)),
 		.other = (uint8_t)below(state, kind == OP_FORK ? MODEL_SPACES : MODEL_HANDLES),
 		.at = (uint8_t)draw_page(state, spread),
 		.n = (uint8_t)(1 + below(state, chance(state, 70) ? 3 : 9)),
@@ -140,9 +151,10 @@ void program_generate(struct program *p, uint64_t seed, size_t nops)
 
 	p->nops = nops < PROGRAM_MAX_OPS ? nops : PROGRAM_MAX_OPS;
 	p->looks = chance(&state, 40);
+	p->family = chance(&state, 40);
 	p->suspects = false;
 	for (size_t i = 0; i < p->nops; i++)
-		p->ops[i] = i ? draw_op(&state, spread) : first_op(&state);
+		p->ops[i] = i ? draw_op(&state, spread, p->family) : first_op(&state);
 }
 
 void program_format_op(const struct op *op, char *line, size_t nbytes)

@@ -58,7 +58,8 @@ enum {
 	F_FIXED = 1 << 9,
 	F_DONTUNMAP = 1 << 10,
 	F_DIRTY = 1 << 11,
-	F_CPU2 = 1 << 12, /* through the space's other cpu */
+	F_CPU2 = 1 << 12,     /* through the space's other cpu */
+	F_SNAPSHOT = 1 << 13, /* fork: read-only */
 };
 
 struct op {
@@ -79,6 +80,7 @@ enum { PROGRAM_MAX_OPS = 400, PROGRAM_WINDOW = 64 };
 
 struct program {
 	size_t nops;
+	bool family;   /* forks, exits and references more than anything else */
 	bool looks;    /* compare by loads after every operation: whatever can be read is faulted in */
 	bool suspects; /* check all invariants after every operation, not after every eighth (shrinking) */
 	struct op ops[PROGRAM_MAX_OPS];

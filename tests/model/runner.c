@@ -4,7 +4,7 @@
  * contents of every page of every space, what every pin and get sees, and the engine's own accounts.
  *
  * Looking must not disturb: a page is loaded through a cpu only in programs that say so (program.looks); otherwise only
- * present pages are looked at, through a plain reference.
+ * present pages are looked at, by their frame numbers, for a reference would unshare tables and leave a mark.
  */
 #include "runner.h"
 #include "model.h"
@@ -24,9 +24,11 @@ struct run {
 	struct outcome *outcome;
 	bool judges_bytes;   /* policy exclusive: the model is right about every byte */
 	bool judges_entries; /* and about the entries, in eager mode */
+	bool may_stay_own;   /* lazy mode: what nobody else looked at is exclusive again when the others have gone */
 	bool failed;
 	struct model m;
 	struct ucow_machine *machine;
+	const uint8_t *ram; /* of the host, where frame 0 lies */
 	struct {
 		struct ucow_mm *mm;
 		struct ucow_cpu *cpus[2];
@@ -109,18 +111,6 @@ static void compare_by_load(struct run *r, unsigned space, const struct model_pa
 		compare_bytes(r, space, p, buffer);
 }
 
-static void compare_by_reference(struct run *r, unsigned space, const struct model_page *p)
-{
-	struct ucow_page *page;
-	long n = ucow_get_user_pages_remote(r->spaces[space].mm, p->vpn * MODEL_PAGE, 1, UCOW_FOLL_FORCE, &page);
-
-	same_at(r, "comparing reference", space, p->vpn, n, 1);
-	if (n != 1)
-		return;
-	compare_bytes(r, space, p, ucow_page_address(page));
-	ucow_put_pages(&page, 1);
-}
-
 /* What the entry may say about a private page. Exactly so in eager mode only; docs/semantics.md B.1. */
 static void compare_entry(struct run *r, unsigned space, const struct model_page *p, const struct ucow_entry_info *e)
 {
@@ -141,6 +131,8 @@ static void compare_page(struct run *r, unsigned space, const struct model_page 
 
 	ucow_query(r->spaces[space].mm, p->vpn * MODEL_PAGE, &e);
 	same_at(r, "mapped", space, p->vpn, e.mapped, true);
+	if (s->read_only)
+		same_at(r, "writable in a snapshot", space, p->vpn, e.writable, false);
 	same_at(r, "prot", space, p->vpn, e.prot, p->prot);
 	if (!p->object && r->judges_entries)
 		compare_entry(r, space, p, &e);
@@ -149,7 +141,7 @@ static void compare_page(struct run *r, unsigned space, const struct model_page 
 	if (r->program->looks && !model_may(s, p->vpn, false, false))
 		compare_by_load(r, space, p);
 	else if (e.present && r->judges_bytes)
-		compare_by_reference(r, space, p);
+		compare_bytes(r, space, p, r->ram + e.pfn * MODEL_PAGE);
 }
 
 static void compare_space(struct run *r, unsigned space)
@@ -193,6 +185,84 @@ static void compare_invariants(struct run *r)
 		differ(r, "ucow_machine_check: %d: %s", rc, why);
 }
 
+/* What a visit of differing pages has shown so far. */
+struct differences {
+	struct run *r;
+	struct model_space *a, *b;
+	uint64_t last; /* page number of the last one, plus one */
+	unsigned n;
+	uint64_t vpns[2 * MODEL_SLOTS];
+};
+
+static int note_difference(void *arg, uint64_t va, enum ucow_diff_kind kind)
+{
+	struct differences *d = arg;
+	uint64_t vpn = va / MODEL_PAGE;
+	bool in_a = model_find(d->a, vpn), in_b = model_find(d->b, vpn);
+
+	if (vpn < d->last || d->n == sizeof(d->vpns) / sizeof(d->vpns[0]))
+		differ(d->r, "diff: page [%lld] out of order", (long long)(vpn - WINDOW_VPN));
+	if (in_a != (kind != UCOW_DIFF_ONLY_B) || in_b != (kind != UCOW_DIFF_ONLY_A))
+		differ(d->r, "diff: page [%lld] of kind %d", (long long)(vpn - WINDOW_VPN), kind);
+	if (d->r->failed)
+		return 1;
+	d->last = vpn + 1;
+	d->vpns[d->n++] = vpn;
+	return 0;
+}
+
+static bool was_visited(const struct differences *d, uint64_t vpn)
+{
+	for (unsigned i = 0; i < d->n; i++)
+		if (d->vpns[i] == vpn)
+			return true;
+	return false;
+}
+
+/* Where both map something, what is not visited reads the same. */
+static void compare_difference(struct run *r, unsigned a, unsigned b)
+{
+	struct differences d = {.r = r, .a = &r->m.spaces[a], .b = &r->m.spaces[b]};
+	int rc = ucow_diff(r->spaces[a].mm, r->spaces[b].mm, note_difference, &d);
+
+	if (!r->failed)
+		same(r, "diff", rc, 0);
+	for (unsigned i = 0; i < MODEL_SLOTS && !r->failed; i++) {
+		const struct model_page *p = &d.a->pages[i], *q = p->mapped ? model_find(d.b, p->vpn) : NULL;
+
+		if (q && !model_beyond_object(p) && !model_beyond_object(q) && !was_visited(&d, p->vpn) &&
+		    memcmp(model_content(&r->m, p), model_content(&r->m, q), MODEL_PAGE) != 0)
+			differ(r, "diff of S%u and S%u: page [%lld] differs", a, b, (long long)(p->vpn - WINDOW_VPN));
+	}
+}
+
+/* One pair of spaces an operation: the first one in turn, with the next that is there. */
+static void compare_differences(struct run *r)
+{
+	unsigned a = r->outcome->at % MODEL_SPACES;
+
+	if (!r->judges_bytes || !r->m.spaces[a].live)
+		return;
+	for (unsigned b = (a + 1) % MODEL_SPACES; b != a; b = (b + 1) % MODEL_SPACES)
+		if (r->m.spaces[b].live)
+			return compare_difference(r, a, b);
+}
+
+static void compare_snapshots(struct run *r)
+{
+	for (unsigned i = 0; i < MODEL_SPACES && !r->failed; i++) {
+		int rc;
+
+		if (!r->m.spaces[i].live)
+			continue;
+		rc = ucow_snapshot_verify(r->spaces[i].mm);
+		if (!r->m.spaces[i].read_only)
+			same(r, "verify of no snapshot", rc, -EINVAL);
+		else if (rc && rc != -ENODATA)
+			differ(r, "S%u: a snapshot's checksum: %d", i, rc);
+	}
+}
+
 static void compare(struct run *r)
 {
 	struct ucow_machine_stat stat;
@@ -203,6 +273,8 @@ static void compare(struct run *r)
 	for (unsigned i = 0; i < MODEL_HANDLES && !r->failed; i++)
 		if (r->m.handles[i].live)
 			compare_handle(r, i);
+	compare_differences(r);
+	compare_snapshots(r);
 	ucow_machine_stat(r->machine, &stat);
 	if (r->judges_bytes) /* which pins are of the zero page, and so none, is a matter of policy */
 		same(r, "pins", (int64_t)stat.pins, model_pinned(&r->m, NULL));
@@ -515,12 +587,17 @@ static void run_fork(struct run *r, const struct op *op)
 
 	if (r->m.spaces[op->other].live)
 		return;
-	rc = ucow_fork(r->spaces[op->space].mm, &r->spaces[op->other].mm);
+	if (op->flags & F_SNAPSHOT)
+		rc = ucow_snapshot_with_flags(r->spaces[op->space].mm, op->value & 1 ? UCOW_SNAPSHOT_CHECKSUM : 0,
+					      &r->spaces[op->other].mm);
+	else
+		rc = ucow_fork(r->spaces[op->space].mm, &r->spaces[op->other].mm);
 	same(r, "fork", rc, 0);
 	if (rc)
 		return;
 	open_cpus(r, op->other);
 	model_fork(&r->m, op->space, op->other);
+	r->m.spaces[op->other].read_only = op->flags & F_SNAPSHOT;
 }
 
 static void run_exit(struct run *r, unsigned space)
@@ -562,6 +639,21 @@ static long engine_take(struct run *r, const struct op *op, uint64_t va, unsigne
 	return pin ? ucow_pin_user_pages(cpu, va, n, flags, pages) : ucow_get_user_pages(cpu, va, n, flags, pages);
 }
 
+/*
+ * Whether a plain reference sees the owner's next store depends on the exclusive flag, and that may be back without a
+ * fault in lazy mode. The engine says; what it then shows to the owner and to all others is compared as ever.
+ */
+static void adopt_exclusive(struct run *r, unsigned space, uint64_t vpn)
+{
+	struct model_page *p = model_find(&r->m.spaces[space], vpn);
+	struct ucow_entry_info e;
+
+	if (!p || !p->bytes)
+		return;
+	ucow_query(r->spaces[space].mm, vpn * MODEL_PAGE, &e);
+	p->exclusive |= e.exclusive;
+}
+
 static void run_take(struct run *r, const struct op *op)
 {
 	uint64_t vpn = place(r, op->space, op->at);
@@ -572,6 +664,8 @@ static void run_take(struct run *r, const struct op *op)
 
 	if (r->m.handles[op->other].live)
 		return;
+	for (unsigned k = 0; r->may_stay_own && k < n; k++)
+		adopt_exclusive(r, op->space, vpn + k);
 	got = engine_take(r, op, vpn * MODEL_PAGE, n, flags);
 	same(r, "pages taken", got,
 	     model_take(&r->m, op->other, op->space, vpn, n, op->kind == OP_PIN, op->flags & F_WRITE,
@@ -694,6 +788,74 @@ static void run_on_space(struct run *r, const struct op *op)
 	}
 }
 
+static bool is_change(const struct op *op)
+{
+	static const bool always[OP_COUNT] = {
+		[OP_MMAP] = true,       [OP_MUNMAP] = true, [OP_MPROTECT] = true, [OP_MREMAP] = true,
+		[OP_MADVISE] = true,    [OP_WRITE] = true,  [OP_STORE] = true,    [OP_CMPXCHG] = true,
+		[OP_SPAN_WRITE] = true, [OP_POKE] = true,
+	};
+
+	return always[op->kind] || ((op->kind == OP_PIN || op->kind == OP_GET) && (op->flags & F_WRITE));
+}
+
+static int change_access(struct run *r, const struct op *op, uint64_t va)
+{
+	uint64_t expected = 0;
+	bool exchanged = false;
+	void *span = NULL;
+
+	if (op->kind == OP_WRITE)
+		return ucow_write(cpu_of(r, op), va + op->offset, &op->value, 8, NULL);
+	if (op->kind == OP_STORE)
+		return engine_store(cpu_of(r, op), va, 1u << op->arg, op->value);
+	if (op->kind == OP_CMPXCHG)
+		return engine_cmpxchg(cpu_of(r, op), va, 1u << op->arg, &expected, op->value, &exchanged);
+	return ucow_span_begin(cpu_of(r, op), va, 8, true, &span);
+}
+
+static int change_mapping(struct run *r, const struct op *op, uint64_t va)
+{
+	struct ucow_mm *mm = r->spaces[op->space].mm;
+	uint64_t result = 0;
+
+	if (op->kind == OP_MMAP)
+		return ucow_mmap(mm, va, op->n * MODEL_PAGE, op->arg, UCOW_MAP_PRIVATE | UCOW_MAP_FIXED, &result);
+	if (op->kind == OP_MUNMAP)
+		return ucow_munmap(mm, va, op->n * MODEL_PAGE);
+	if (op->kind == OP_MPROTECT)
+		return ucow_mprotect(mm, va, op->n * MODEL_PAGE, op->arg);
+	if (op->kind == OP_MADVISE)
+		return ucow_madvise(mm, va, op->n * MODEL_PAGE, advices[op->arg]);
+	return ucow_mremap(mm, va, op->n * MODEL_PAGE, op->to_n * MODEL_PAGE, UCOW_MREMAP_MAYMOVE, 0, &result);
+}
+
+static long change_by_reference(struct run *r, const struct op *op, uint64_t va)
+{
+	unsigned flags = UCOW_FOLL_WRITE | (op->flags & F_FORCE || op->kind == OP_POKE ? UCOW_FOLL_FORCE : 0);
+	struct ucow_mm *mm = r->spaces[op->space].mm;
+	struct ucow_page *page;
+
+	if (op->kind == OP_PIN)
+		return ucow_pin_user_pages_fast(cpu_of(r, op), va, 1, flags, &page);
+	return ucow_get_user_pages_remote(mm, va, 1, flags, &page);
+}
+
+/* A change is refused, whatever else is wrong with it; everything else means what it means in any space. */
+static void run_on_snapshot(struct run *r, const struct op *op)
+{
+	uint64_t va = place(r, op->space, op->at) * MODEL_PAGE;
+
+	if (!is_change(op))
+		run_on_space(r, op);
+	else if (op->kind == OP_PIN || op->kind == OP_GET || op->kind == OP_POKE)
+		same(r, "a write reference to a snapshot", change_by_reference(r, op, va), -EACCES);
+	else if (op->kind <= OP_MADVISE)
+		same(r, "a change to a snapshot's mappings", change_mapping(r, op, va), -EACCES);
+	else
+		same(r, "a store to a snapshot", change_access(r, op, va), -EACCES);
+}
+
 static void run_op(struct run *r, const struct op *op)
 {
 	bool live = r->m.spaces[op->space].live;
@@ -703,6 +865,8 @@ static void run_op(struct run *r, const struct op *op)
 		run_release(r, op);
 	else if (op->kind == OP_DEVICE_WRITE)
 		run_device_write(r, op);
+	else if (live && r->m.spaces[op->space].read_only)
+		run_on_snapshot(r, op);
 	else if (live)
 		run_on_space(r, op);
 	else if (op->kind == OP_CREATE)
@@ -737,6 +901,27 @@ static void tear_down(struct run *r, const struct ucow_machine_stat *before)
 	same(r, "machine_destroy", ucow_machine_destroy(r->machine), 0);
 }
 
+/* By a page of a space that is gone before the program begins. */
+static const uint8_t *find_ram(struct run *r)
+{
+	struct ucow_page *page = NULL;
+	struct ucow_entry_info e = {0};
+	struct ucow_mm *mm = NULL;
+	const uint8_t *ram = NULL;
+	uint64_t va = 0;
+
+	same(r, "mm_create", ucow_mm_create(r->machine, &mm), 0);
+	same(r, "mmap", ucow_mmap(mm, 0, MODEL_PAGE, UCOW_PROT_READ | UCOW_PROT_WRITE, UCOW_MAP_PRIVATE, &va), 0);
+	same(r, "reference", ucow_get_user_pages_remote(mm, va, 1, UCOW_FOLL_WRITE, &page), 1);
+	if (page) {
+		ucow_query(mm, va, &e);
+		ram = (const uint8_t *)ucow_page_address(page) - e.pfn * MODEL_PAGE;
+		ucow_put_pages(&page, 1);
+	}
+	same(r, "exit", ucow_mm_destroy(mm), 0);
+	return ram;
+}
+
 void program_run(const struct program *p, const struct setting *setting, struct outcome *outcome)
 {
 	struct ucow_machine_options options = {
@@ -757,6 +942,8 @@ void program_run(const struct program *p, const struct setting *setting, struct 
 	same(&r, "machine_create", ucow_machine_create(&options, &r.machine), 0);
 	if (r.failed)
 		return;
+	r.may_stay_own = setting->mode == UCOW_FORK_LAZY;
+	r.ram = find_ram(&r);
 	ucow_machine_stat(r.machine, &before);
 	model_init(&r.m);
 	run_create(&r, 0);

@@ -100,7 +100,7 @@ static void shrink_ops(struct program *p, const struct setting *setting, unsigne
 		simpler = *p;
 		simpler.ops[i].offset = 0;
 		try_simpler(p, &simpler, setting, runs);
-		for (unsigned bit = 1; bit <= F_CPU2; bit <<= 1) {
+		for (unsigned bit = 1; bit <= F_SNAPSHOT; bit <<= 1) {
 			simpler = *p;
 			simpler.ops[i].flags &= (uint16_t)~bit;
 			try_simpler(p, &simpler, setting, runs);

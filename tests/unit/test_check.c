@@ -53,7 +53,7 @@ static void close_patient(struct patient *p)
 
 static struct table *leaf_of(const struct patient *p, unsigned page)
 {
-	struct table *leaf = table_find_leaf(p->w.mm->root, at(page));
+	struct table *leaf = table_find_leaf(&p->w.mm->pt, at(page));
 
 	REQUIRE(leaf != NULL);
 	return leaf;
@@ -314,7 +314,7 @@ TEST(stale_translations_are_reported)
 	CHECK(reported(&p, "INV-TLB-1"));
 	overwrite(&p, OWN_PAGE, pte);
 	CHECK(sound(&p));
-	tlb_invalidate(&p.w.mm->generations, at(OWN_PAGE), at(OWN_PAGE) + PAGE);
+	tlb_invalidate(&p.w.mm->pt.generations, at(OWN_PAGE), at(OWN_PAGE) + PAGE);
 	CHECK_EQ(ucow_load_u64(p.w.cpu, at(ZERO_PAGE), &value), 0); /* cached for reading */
 	pte = entry(&p, ZERO_PAGE);
 	overwrite(&p, ZERO_PAGE, pte_mk_protnone(pte));
