@@ -1293,10 +1293,12 @@ TEST(names_are_limited)
 
 TEST(files_are_read_and_named)
 {
-	char folder[] = "/tmp/ucow-parse-XXXXXX", path[100];
+	const char *base = getenv("TMPDIR");
+	char folder[200], path[300];
 	struct litmus *litmus = NULL;
 	FILE *file;
 
+	snprintf(folder, sizeof(folder), "%s/ucow-parse-XXXXXX", base ? base : P_tmpdir);
 	REQUIRE(mkdtemp(folder));
 	snprintf(path, sizeof(path), "%s/a.test.litmus", folder);
 	file = fopen(path, "w");
