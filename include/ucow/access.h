@@ -2,8 +2,10 @@
 /*
  * Loads and stores through a space: cpus, the soft TLB and its inline fast path.
  *
- * A cpu belongs to one host thread at a time. Aligned accesses of up to 8 bytes and compare-exchange are single
- * accesses of the host (linearizable); longer or unaligned ones are sequences of them. Every call returns 0, or
+ * A cpu belongs to the thread that has attached it, until it is detached or attached again: hand it over by calling
+ * ucow_cpu_attach in the thread that takes it. Many cpus may be attached to one space. Aligned accesses of up to 8
+ * bytes and compare-exchange are single accesses of the host (linearizable); longer or unaligned ones are sequences of
+ * them. Every call returns 0, or
  *
  * - -EFAULT: SIGSEGV, no mapping or not permitted
  * - -EACCES: SIGSEGV, a store into a snapshot (ucow/snapshot.h)
@@ -27,7 +29,10 @@ extern "C" {
 UCOW_API UCOW_NODISCARD int ucow_cpu_create(struct ucow_machine *machine, struct ucow_cpu **cpu);
 /** ucow_cpu_destroy - detach and free. NULL is allowed. */
 UCOW_API void ucow_cpu_destroy(struct ucow_cpu *cpu);
-/** ucow_cpu_attach - make @mm the space that @cpu accesses; NULL detaches. Thread: the cpu's. */
+/**
+ * ucow_cpu_attach - make @mm the space that @cpu accesses, and the calling thread the one that may use @cpu; NULL
+ * detaches. Thread: any, while no other uses @cpu.
+ */
 UCOW_API void ucow_cpu_attach(struct ucow_cpu *cpu, struct ucow_mm *mm);
 /** ucow_cpu_mm - the space that @cpu is attached to, or NULL. */
 UCOW_API struct ucow_mm *ucow_cpu_mm(const struct ucow_cpu *cpu);

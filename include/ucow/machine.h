@@ -88,6 +88,16 @@ UCOW_API UCOW_NODISCARD int ucow_machine_create(const struct ucow_machine_option
  */
 UCOW_API int ucow_machine_destroy(struct ucow_machine *machine);
 
+/**
+ * ucow_machine_synchronize - wait for a grace period, then do what was put off until one: frames and tables that
+ * another thread could still have been looking at are free afterwards, pages that a copy left behind may be reused by
+ * their last owner. The engine does the same by itself when enough is waiting; nothing is ever put off while one thread
+ * alone uses the machine.
+ *
+ * Thread: any, but not inside a span and not from a callback.
+ */
+UCOW_API void ucow_machine_synchronize(struct ucow_machine *machine);
+
 /** ucow_policy_name - "exclusive", "mapcount", ...; NULL for no policy. */
 UCOW_API const char *ucow_policy_name(enum ucow_policy policy);
 /** ucow_policy_parse - the policy called @name. Returns: 0; -EINVAL. */

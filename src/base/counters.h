@@ -3,11 +3,10 @@
 #ifndef BASE_COUNTERS_H
 #define BASE_COUNTERS_H
 
+#include "base/sync.h"
 #include "base/thread.h"
 
 #include <ucow/machine.h>
-
-#include <stdatomic.h>
 
 struct counter_slot {
 	_Atomic uint64_t value[UCOW_COUNTER_COUNT];

@@ -3,11 +3,9 @@
 #ifndef BASE_INJECT_H
 #define BASE_INJECT_H
 
-#include "base/base.h"
+#include "base/sync.h"
 
 #include <ucow/debug.h>
-
-#include <stdatomic.h>
 
 struct inject {
 	_Atomic uint64_t left;  /* 0: disarmed; n: the n-th allocation of these kinds from now fails */

@@ -20,11 +20,10 @@
 #ifndef BASE_LOCK_H
 #define BASE_LOCK_H
 
-#include "base/base.h"
+#include "base/sync.h"
 
 #include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 
 enum lock_rank {
 	LOCK_MACHINE = 1,

@@ -6,9 +6,9 @@
  */
 #include "base/slab.h"
 
-#include <stdlib.h>
+#include "base/host.h"
+
 #include <string.h>
-#include <sys/mman.h>
 
 #define CHUNK_BYTES ((size_t)64 << 10)
 #define AREA_BYTES  ((size_t)2 << 20)
@@ -38,7 +38,7 @@ void slab_init(struct slab *slab, size_t object_bytes)
 
 static void chunk_release(struct chunk *chunk)
 {
-	munmap(chunk, CHUNK_BYTES);
+	host_unmap(chunk, CHUNK_BYTES);
 }
 
 void slab_destroy(struct slab *slab)
@@ -55,15 +55,15 @@ void slab_destroy(struct slab *slab)
 /* Map more and trim, so that the area is aligned to its size. Returns: NULL: no memory. */
 static char *map_aligned(size_t nbytes)
 {
-	char *area = mmap(NULL, 2 * nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *area = host_map(2 * nbytes);
 	size_t before;
 
-	if (area == MAP_FAILED)
+	if (!area)
 		return NULL;
 	before = -(uintptr_t)area & (nbytes - 1);
 	if (before)
-		munmap(area, before);
-	munmap(area + before + nbytes, nbytes - before);
+		host_unmap(area, before);
+	host_unmap(area + before + nbytes, nbytes - before);
 	return area + before;
 }
 
@@ -76,7 +76,7 @@ static unsigned chunks_create(struct list *chunks, bool grown)
 	if (!area)
 		return 0;
 	if (grown)
-		(void)madvise(area, AREA_BYTES, MADV_HUGEPAGE); /* a host without huge pages serves small ones */
+		host_advise_huge(area, AREA_BYTES);
 	for (unsigned i = 0; i < n; i++)
 		list_add_tail(chunks, &((struct chunk *)(void *)(area + i * CHUNK_BYTES))->link);
 	return n;

@@ -2,7 +2,7 @@
 /* Thread slots, dealt in turn; the slot of a thread that has ended is not dealt again. */
 #include "base/thread.h"
 
-#include <stdatomic.h>
+#include "base/sync.h"
 
 _Thread_local unsigned thread_slot_plus_one;
 static _Atomic unsigned next_slot;

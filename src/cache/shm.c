@@ -2,8 +2,9 @@
 /* The object behind a shared anonymous mapping. */
 #include "cache/shm.h"
 
+#include "base/host.h"
+
 #include <errno.h>
-#include <stdlib.h>
 
 struct shm *shm_create(struct frame_pool *pool, uint64_t npages)
 {
@@ -11,7 +12,7 @@ struct shm *shm_create(struct frame_pool *pool, uint64_t npages)
 
 	if (inject_fails(pool->inject, UCOW_INJECT_OTHER))
 		return NULL;
-	shm = calloc(1, sizeof(*shm) + npages * sizeof(*shm->pages));
+	shm = host_alloc(sizeof(*shm) + npages * sizeof(*shm->pages));
 	if (!shm)
 		return NULL;
 	atomic_init(&shm->refcount, 1);
@@ -35,7 +36,7 @@ void shm_put(struct shm *shm)
 			shm->pages[i]->mapping = NULL;
 			page_put(shm->pages[i]);
 		}
-	free(shm);
+	host_free(shm);
 }
 
 static struct ucow_page *find(struct shm *shm, uint64_t index)

@@ -5,13 +5,10 @@
  */
 #include "frame/frame.h"
 
+#include "base/host.h"
+
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
 
 /* Free 2 MiB blocks to hold before any goes back: at least this many, and never more than half of what is committed. */
 #define KEEP_FREE_BLOCKS 32
@@ -38,26 +35,14 @@ static void block_remove(struct frame_pool *pool, struct ucow_page *page)
 	page_clear(page, PAGE_FREE);
 }
 
-/* Without MADV_POPULATE_WRITE (before Linux 5.14) touching is all one can do. */
-static int populate(void *start, size_t nbytes)
-{
-	if (!madvise(start, nbytes, MADV_POPULATE_WRITE))
-		return 0;
-	if (errno != EINVAL)
-		return -ENOMEM;
-	for (size_t at = 0; at < nbytes; at += UCOW_PAGE_SIZE)
-		((volatile char *)start)[at] = 0;
-	return 0;
-}
-
 /* The bytes and the descriptors of a block, so that no later touch can fail [rule 16]. */
 static int commit(struct frame_pool *pool, struct ucow_page *head)
 {
 	uint64_t pfn = (uint64_t)(head - pool->pages);
 
-	if (populate(head, FRAME_BLOCK_PAGES * sizeof(*head)))
+	if (host_commit(head, FRAME_BLOCK_PAGES * sizeof(*head)))
 		return -ENOMEM;
-	return populate(pool->ram + (pfn << UCOW_PAGE_SHIFT), FRAME_BLOCK_BYTES);
+	return host_commit(pool->ram + (pfn << UCOW_PAGE_SHIFT), FRAME_BLOCK_BYTES);
 }
 
 static void describe_block(struct frame_pool *pool, struct ucow_page *head)
@@ -168,7 +153,7 @@ static struct ucow_page *surplus_take(struct frame_pool *pool)
 static void give_back(struct frame_pool *pool, struct ucow_page *head)
 {
 	uint64_t pfn = (uint64_t)(head - pool->pages);
-	bool given = !madvise(pool->ram + (pfn << UCOW_PAGE_SHIFT), FRAME_BLOCK_BYTES, MADV_DONTNEED);
+	bool given = host_decommit(pool->ram + (pfn << UCOW_PAGE_SHIFT), FRAME_BLOCK_BYTES);
 
 	spin_lock(&pool->lock, LOCK_BUDDY);
 	if (given) {

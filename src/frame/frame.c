@@ -2,13 +2,13 @@
 /* Pools, the per-thread caches of single frames, poison, and the page lock. */
 #include "frame/frame.h"
 
+#include "base/host.h"
 #include "base/mutate.h"
 
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -45,22 +45,22 @@ static void pool_unregister(struct frame_pool *pool)
 static void *reserve(uint64_t nbytes)
 {
 	uint64_t total = nbytes + FRAME_BLOCK_BYTES;
-	char *area = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *area = host_map(total);
 	uint64_t before;
 
-	if (area == MAP_FAILED)
+	if (!area)
 		return NULL;
 	before = -(uintptr_t)area & (FRAME_BLOCK_BYTES - 1);
 	if (before)
-		munmap(area, before);
+		host_unmap(area, before);
 	if (FRAME_BLOCK_BYTES - before)
-		munmap(area + before + nbytes, FRAME_BLOCK_BYTES - before);
+		host_unmap(area + before + nbytes, FRAME_BLOCK_BYTES - before);
 	area += before;
-	if (madvise(area, nbytes, MADV_DONTFORK)) {
-		munmap(area, nbytes);
+	if (host_keep_from_fork(area, nbytes)) {
+		host_unmap(area, nbytes);
 		return NULL;
 	}
-	(void)madvise(area, nbytes, MADV_HUGEPAGE); /* a host without huge pages serves small ones */
+	host_advise_huge(area, nbytes);
 	return area;
 }
 
@@ -72,9 +72,9 @@ static uint64_t descriptor_bytes(const struct frame_pool *pool)
 static void release(struct frame_pool *pool)
 {
 	if (pool->ram)
-		munmap(pool->ram, pool->npages << UCOW_PAGE_SHIFT);
+		host_unmap(pool->ram, pool->npages << UCOW_PAGE_SHIFT);
 	if (pool->pages)
-		munmap(pool->pages, descriptor_bytes(pool));
+		host_unmap(pool->pages, descriptor_bytes(pool));
 }
 
 static int zero_page_create(struct frame_pool *pool)
@@ -128,7 +128,7 @@ void frame_pool_destroy(struct frame_pool *pool)
 	UCOW_BUG_ON(frame_pool_used(pool));
 	mutex_destroy(&pool->pins_lock);
 	if (pool->accounts)
-		munmap(pool->accounts, PIN_ACCOUNT_LIMIT * sizeof(*pool->accounts));
+		host_unmap(pool->accounts, PIN_ACCOUNT_LIMIT * sizeof(*pool->accounts));
 	pool_unregister(pool);
 	release(pool);
 }

@@ -14,7 +14,6 @@
 #include <ucow/gup.h>
 
 #include <assert.h>
-#include <stdatomic.h>
 
 #define FRAME_MAX_ORDER   9 /* 2 MiB */
 #define FRAME_BLOCK_PAGES (1u << FRAME_MAX_ORDER)

@@ -9,9 +9,9 @@
  */
 #include "frame/frame.h"
 
+#include "base/host.h"
+
 #include <errno.h>
-#include <stdlib.h>
-#include <sys/mman.h>
 
 /* One outstanding pin of a page with several owners, oldest first. */
 struct pin_shares {
@@ -25,10 +25,9 @@ struct pin_shares {
 static int account_number_take(struct frame_pool *pool, struct pin_account *account)
 {
 	if (!pool->accounts) {
-		void *area = mmap(NULL, PIN_ACCOUNT_LIMIT * sizeof(*pool->accounts), PROT_READ | PROT_WRITE,
-				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		void *area = host_map(PIN_ACCOUNT_LIMIT * sizeof(*pool->accounts));
 
-		if (area == MAP_FAILED)
+		if (!area)
 			return -ENOMEM;
 		pool->accounts = area;
 	}
@@ -51,7 +50,7 @@ struct pin_account *pin_account_create(struct frame_pool *pool, uint64_t limit)
 
 	if (inject_fails(pool->inject, UCOW_INJECT_OTHER))
 		return NULL;
-	account = calloc(1, sizeof(*account));
+	account = host_alloc(sizeof(*account));
 	if (!account)
 		return NULL;
 	atomic_init(&account->state, PIN_ACCOUNT_OPEN);
@@ -61,7 +60,7 @@ struct pin_account *pin_account_create(struct frame_pool *pool, uint64_t limit)
 	error = account_number_take(pool, account);
 	mutex_unlock(&pool->pins_lock);
 	if (error) {
-		free(account);
+		host_free(account);
 		return NULL;
 	}
 	return account;
@@ -74,7 +73,7 @@ static void account_free(struct pin_account *account)
 	mutex_lock(&pool->pins_lock);
 	pool->accounts[account->id] = NULL;
 	mutex_unlock(&pool->pins_lock);
-	free(account);
+	host_free(account);
 }
 
 void pin_account_close(struct pin_account *account)
@@ -134,7 +133,7 @@ static int shares_append(struct frame_pool *pool, struct ucow_page *page, struct
 		end = &(*end)->next;
 	for (start = end; n; n--) {
 		struct pin_shares *share = inject_fails(pool->inject, UCOW_INJECT_OTHER) ? NULL
-											 : malloc(sizeof(*share));
+											 : host_alloc(sizeof(*share));
 
 		if (!share)
 			break;
@@ -146,7 +145,7 @@ static int shares_append(struct frame_pool *pool, struct ucow_page *page, struct
 		struct pin_shares *share = *start;
 
 		*start = share->next;
-		free(share);
+		host_free(share);
 	}
 	return n ? -ENOMEM : 0;
 }
@@ -173,7 +172,7 @@ static struct pin_account *share_take(struct frame_pool *pool, const struct ucow
 	share = *found;
 	owner = share->account;
 	*found = share->next;
-	free(share);
+	host_free(share);
 	return owner;
 }
 

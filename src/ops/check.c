@@ -3,6 +3,7 @@
  * The whole-machine check: recount everything that is counted from the tables, and hold the invariants against every
  * entry, page and cached translation. The ids are listed in docs/invariants.md.
  */
+#include "base/host.h"
 #include "fault/fault.h"
 
 #include <ucow/debug.h>
@@ -10,7 +11,6 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 struct check {
 	struct ucow_machine *machine;
@@ -113,7 +113,7 @@ static int mark_pages(void *arg, struct table *table, uint64_t start, bool is_pr
 /* How many pages the group's snapshots map and its live space does not. Returns: -1: no memory to count. */
 static int64_t recount_kept(struct check *check, struct ucow_snapshot_group *group)
 {
-	struct kept kept = {.frames = &check->machine->frames, .seen = calloc(check->machine->frames.npages, 1)};
+	struct kept kept = {.frames = &check->machine->frames, .seen = host_alloc(check->machine->frames.npages)};
 
 	if (!kept.seen)
 		return -1;
@@ -124,7 +124,7 @@ static int64_t recount_kept(struct check *check, struct ucow_snapshot_group *gro
 
 		table_walk(&container_of(snapshot, struct ucow_mm, snapshot)->pt, mark_pages, &kept);
 	}
-	free(kept.seen);
+	host_free(kept.seen);
 	return kept.pages;
 }
 
@@ -347,7 +347,7 @@ int ucow_machine_check(struct ucow_machine *machine, char *why, size_t nbytes)
 	struct check check = {.machine = machine, .why = why, .nbytes = nbytes};
 	int error = 0;
 
-	check.maps = calloc(machine->frames.npages, sizeof(*check.maps));
+	check.maps = host_alloc(machine->frames.npages * sizeof(*check.maps));
 	if (!check.maps)
 		return -ENOMEM;
 	if (nbytes)
@@ -369,6 +369,6 @@ int ucow_machine_check(struct ucow_machine *machine, char *why, size_t nbytes)
 		error = check_frames(&check);
 	if (!error)
 		error = check_sums(&check);
-	free(check.maps);
+	host_free(check.maps);
 	return error;
 }

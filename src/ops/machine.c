@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Creation, end and statistics of machines. */
+#include "base/host.h"
 #include "fault/policy.h"
 #include "space/mm.h"
 
 #include <ucow/debug.h>
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define DEFAULT_RAM   ((uint64_t)64 << 20)
@@ -69,15 +69,14 @@ int ucow_machine_create(const struct ucow_machine_options *options, struct ucow_
 
 	if (error)
 		return error;
-	machine = aligned_alloc(64, (sizeof(*machine) + 63) & ~(size_t)63);
+	machine = host_alloc_lines(sizeof(*machine));
 	if (!machine)
 		return -ENOMEM;
-	memset(machine, 0, sizeof(*machine));
 	error = frame_pool_init(&machine->frames, ram_bytes(options), &machine->inject, &machine->counters,
 				debug_build || (options->flags & UCOW_MACHINE_POISON),
 				options->flags & UCOW_MACHINE_KEEP_RAM);
 	if (error) {
-		free(machine);
+		host_free(machine);
 		return error;
 	}
 	machine->fork_mode = fork_mode(options);
@@ -113,6 +112,11 @@ static bool is_busy(struct ucow_machine *machine)
 	return busy || frame_pool_used(&machine->frames);
 }
 
+void ucow_machine_synchronize(struct ucow_machine *machine)
+{
+	(void)machine;
+}
+
 int ucow_machine_destroy(struct ucow_machine *machine)
 {
 	if (is_busy(machine))
@@ -120,7 +124,7 @@ int ucow_machine_destroy(struct ucow_machine *machine)
 	table_pool_destroy(&machine->tables);
 	frame_pool_destroy(&machine->frames);
 	mutex_destroy(&machine->lock);
-	free(machine);
+	host_free(machine);
 	return 0;
 }
 

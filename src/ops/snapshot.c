@@ -5,11 +5,11 @@
  */
 #include "ops/ops.h"
 
+#include "base/host.h"
 #include "ops/checksum.h"
 
 #include <errno.h>
 #include <sched.h>
-#include <stdlib.h>
 
 #define SNAPSHOT_FLAGS UCOW_SNAPSHOT_CHECKSUM
 
@@ -200,7 +200,7 @@ static struct ucow_snapshot_group *create(struct ucow_mm *live, const struct uco
 	struct ucow_snapshot_group *group = NULL;
 
 	if (!inject_fails(&live->machine->inject, UCOW_INJECT_OTHER))
-		group = calloc(1, sizeof(*group));
+		group = host_alloc(sizeof(*group));
 	if (!group)
 		return NULL;
 	group->live = live;
@@ -252,7 +252,7 @@ int ucow_snapshot_group_create(struct ucow_mm *live, const struct ucow_snapshot_
 	}
 	rwlock_write_unlock(&live->mmap_lock);
 	if (error) {
-		free(group);
+		host_free(group);
 		return error;
 	}
 	*result = group;
@@ -271,7 +271,7 @@ void ucow_snapshot_group_destroy(struct ucow_snapshot_group *group)
 	group->live->group = NULL;
 	group->live->pt.tally = NULL;
 	rwlock_write_unlock(&group->live->mmap_lock);
-	free(group);
+	host_free(group);
 }
 
 /* The copies that a snapshot of pinned memory starts with have to fit. */

@@ -2,23 +2,23 @@
 /* Mappings with their memory: nodes, references on objects, isolating a range and merging again. */
 #include "ops/ops.h"
 
+#include "base/host.h"
 #include "cache/shm.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 struct vma *vma_create(struct ucow_machine *machine)
 {
 	if (inject_fails(&machine->inject, UCOW_INJECT_OTHER))
 		return NULL;
-	return calloc(1, sizeof(struct vma));
+	return host_alloc(sizeof(struct vma));
 }
 
 void vma_release(struct vma *vma)
 {
 	if (vma && vma->object)
 		shm_put(vma->object);
-	free(vma);
+	host_free(vma);
 }
 
 /* Whether a mapping crosses @va. */

@@ -2,9 +2,9 @@
 /* Cpus: attaching to a space, and the soft TLB's emptiness. */
 #include "space/mm.h"
 
+#include "base/host.h"
+
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
 /* What a detached cpu's lookups compare with; its TLB is empty, so the value never matters. */
 static const uint64_t no_generations[UCOW_TLB_REGIONS];
@@ -31,7 +31,7 @@ int ucow_cpu_create(struct ucow_machine *machine, struct ucow_cpu **result)
 
 	if (inject_fails(&machine->inject, UCOW_INJECT_OTHER))
 		return -ENOMEM;
-	cpu = calloc(1, sizeof(*cpu));
+	cpu = host_alloc(sizeof(*cpu));
 	if (!cpu)
 		return -ENOMEM;
 	cpu->machine = machine;
@@ -57,7 +57,7 @@ void ucow_cpu_destroy(struct ucow_cpu *cpu)
 	list_del(&cpu->link);
 	cpu->machine->ncpus--;
 	mutex_unlock(&cpu->machine->lock);
-	free(cpu);
+	host_free(cpu);
 }
 
 void ucow_cpu_attach(struct ucow_cpu *cpu, struct ucow_mm *mm)

@@ -2,9 +2,9 @@
 /* Making and freeing spaces. */
 #include "space/mm.h"
 
-#include <ucow/mm.h>
+#include "base/host.h"
 
-#include <stdlib.h>
+#include <ucow/mm.h>
 
 static _Atomic uint64_t next_serial = 1;
 
@@ -14,7 +14,7 @@ struct ucow_mm *mm_create(struct ucow_machine *machine)
 
 	if (inject_fails(&machine->inject, UCOW_INJECT_OTHER))
 		return NULL;
-	mm = calloc(1, sizeof(*mm));
+	mm = host_alloc(sizeof(*mm));
 	if (!mm)
 		return NULL;
 	mm->machine = machine;
@@ -52,7 +52,7 @@ void mm_free(struct ucow_mm *mm)
 	page_table_drop(&mm->pt);
 	pin_account_close(mm->account);
 	rwlock_destroy(&mm->mmap_lock);
-	free(mm);
+	host_free(mm);
 }
 
 struct pin_account *mm_pin_account(struct ucow_mm *mm)

@@ -7,9 +7,8 @@
 #ifndef SPACE_VMA_H
 #define SPACE_VMA_H
 
+#include "base/sync.h"
 #include "base/tree.h"
-
-#include <stdatomic.h>
 
 enum vma_flag {
 	VMA_READ = 1u << 0,
