@@ -71,13 +71,59 @@ struct ucow_cpu_fast {
 	struct ucow_tlb_entry *tlb;
 	uint64_t tlb_mask;           /* entries - 1 */
 	const uint64_t *generations; /* UCOW_TLB_REGIONS counters of the attached space */
+	uint32_t active;             /* 1 inside an access, else 0 */
 };
 
 UCOW_API UCOW_NODISCARD int ucow_access_slow(struct ucow_cpu *cpu, uint64_t va, void *value, size_t nbytes, bool write);
 UCOW_API UCOW_NODISCARD int ucow_cmpxchg_slow(struct ucow_cpu *cpu, uint64_t va, void *expected, uint64_t desired,
 					      size_t nbytes, bool *exchanged);
 
-/* The translation for an aligned access of @nbytes, or NULL: then the slow path decides. */
+static inline unsigned ucow_tlb_region(uint64_t va)
+{
+	return (unsigned)(va >> UCOW_TLB_REGION_SHIFT) & (UCOW_TLB_REGIONS - 1);
+}
+
+#if defined(__SANITIZE_THREAD__)
+#define UCOW_FULL_FENCES 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define UCOW_FULL_FENCES 1
+#endif
+#endif
+
+#if defined(UCOW_EXPLORE) && UCOW_EXPLORE
+void ucow_access_begin(struct ucow_cpu *cpu);
+void ucow_access_end(struct ucow_cpu *cpu);
+uint64_t ucow_generation(const uint64_t *generation);
+#else
+/*
+ * An access begins by a plain store, without a fence: whoever takes a translation away makes every thread pass one
+ * before it looks whether an access is going on [rule 13].
+ */
+static inline void ucow_access_begin(struct ucow_cpu *cpu)
+{
+	struct ucow_cpu_fast *fast = (struct ucow_cpu_fast *)(void *)cpu;
+
+#if defined(UCOW_FULL_FENCES)
+	__atomic_exchange_n(&fast->active, 1, __ATOMIC_SEQ_CST);
+#else
+	__atomic_store_n(&fast->active, 1, __ATOMIC_RELAXED);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+#endif
+}
+
+static inline void ucow_access_end(struct ucow_cpu *cpu)
+{
+	__atomic_store_n(&((struct ucow_cpu_fast *)(void *)cpu)->active, 0, __ATOMIC_RELEASE);
+}
+
+static inline uint64_t ucow_generation(const uint64_t *generation)
+{
+	return __atomic_load_n(generation, __ATOMIC_ACQUIRE);
+}
+#endif
+
+/* The translation for an aligned access of @nbytes, or NULL: then the slow path decides. Inside an access. */
 static inline const struct ucow_tlb_entry *ucow_tlb_lookup(const struct ucow_cpu *cpu, uint64_t va, size_t nbytes,
 							   bool write)
 {
@@ -88,9 +134,7 @@ static inline const struct ucow_tlb_entry *ucow_tlb_lookup(const struct ucow_cpu
 
 	if (UCOW_UNLIKELY(tag != (write ? entry->write_tag : entry->read_tag)))
 		return NULL;
-	if (UCOW_UNLIKELY(entry->generation !=
-			  __atomic_load_n(&fast->generations[(va >> UCOW_TLB_REGION_SHIFT) & (UCOW_TLB_REGIONS - 1)],
-					  __ATOMIC_ACQUIRE)))
+	if (UCOW_UNLIKELY(entry->generation != ucow_generation(&fast->generations[ucow_tlb_region(va)])))
 		return NULL;
 	return entry;
 }
@@ -99,19 +143,30 @@ static inline const struct ucow_tlb_entry *ucow_tlb_lookup(const struct ucow_cpu
 	/** ucow_load_uN - load from @va. */                                                                          \
 	UCOW_NODISCARD static inline int ucow_load_u##bits(struct ucow_cpu *cpu, uint64_t va, uint##bits##_t *value)  \
 	{                                                                                                             \
+		ucow_access_begin(cpu);                                                                               \
 		const struct ucow_tlb_entry *e = ucow_tlb_lookup(cpu, va, sizeof(*value), false);                     \
-		if (UCOW_UNLIKELY(!e))                                                                                \
-			return ucow_access_slow(cpu, va, value, sizeof(*value), false);                               \
+		if (UCOW_UNLIKELY(!e)) {                                                                              \
+			uint##bits##_t far = 0; /* so that *value need not have an address */                         \
+			int error = ucow_access_slow(cpu, va, &far, sizeof(far), false);                              \
+			if (!error)                                                                                   \
+				*value = far;                                                                         \
+			return error;                                                                                 \
+		}                                                                                                     \
 		*value = __atomic_load_n((const uint##bits##_t *)(uintptr_t)(e->addend + va), __ATOMIC_RELAXED);      \
+		ucow_access_end(cpu);                                                                                 \
 		return 0;                                                                                             \
 	}                                                                                                             \
 	/** ucow_store_uN - store to @va. */                                                                          \
 	UCOW_NODISCARD static inline int ucow_store_u##bits(struct ucow_cpu *cpu, uint64_t va, uint##bits##_t value)  \
 	{                                                                                                             \
+		ucow_access_begin(cpu);                                                                               \
 		const struct ucow_tlb_entry *e = ucow_tlb_lookup(cpu, va, sizeof(value), true);                       \
-		if (UCOW_UNLIKELY(!e))                                                                                \
-			return ucow_access_slow(cpu, va, &value, sizeof(value), true);                                \
+		if (UCOW_UNLIKELY(!e)) {                                                                              \
+			uint##bits##_t far = value;                                                                   \
+			return ucow_access_slow(cpu, va, &far, sizeof(far), true);                                    \
+		}                                                                                                     \
 		__atomic_store_n((uint##bits##_t *)(uintptr_t)(e->addend + va), value, __ATOMIC_RELAXED);             \
+		ucow_access_end(cpu);                                                                                 \
 		return 0;                                                                                             \
 	}                                                                                                             \
 	/** ucow_cmpxchg_uN - if *@va == *expected store @desired, else load into *expected; sequentially consistent. \
@@ -119,11 +174,13 @@ static inline const struct ucow_tlb_entry *ucow_tlb_lookup(const struct ucow_cpu
 	UCOW_NODISCARD static inline int ucow_cmpxchg_u##bits(                                                        \
 		struct ucow_cpu *cpu, uint64_t va, uint##bits##_t *expected, uint##bits##_t desired, bool *exchanged) \
 	{                                                                                                             \
+		ucow_access_begin(cpu);                                                                               \
 		const struct ucow_tlb_entry *e = ucow_tlb_lookup(cpu, va, sizeof(desired), true);                     \
 		if (UCOW_UNLIKELY(!e))                                                                                \
 			return ucow_cmpxchg_slow(cpu, va, expected, desired, sizeof(desired), exchanged);             \
 		*exchanged = __atomic_compare_exchange_n((uint##bits##_t *)(uintptr_t)(e->addend + va), expected,     \
 							 desired, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);         \
+		ucow_access_end(cpu);                                                                                 \
 		return 0;                                                                                             \
 	}
 

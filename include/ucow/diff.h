@@ -39,7 +39,7 @@ enum ucow_diff_kind {
  * @visit: gets the page's address and kind, and returns 0 to go on; anything else ends the visits and is returned. Both
  * spaces are locked meanwhile: it must not call ucow on them, nor on any other space.
  * Returns: 0; what @visit returned; -EINVAL (spaces of two machines). @a may be @b: no difference.
- * Thread: any; takes the mmap_lock of both shared.
+ * Thread: any. Faults and operations on both spaces wait meanwhile; loads and stores that need no fault do not.
  */
 UCOW_API UCOW_NODISCARD int ucow_diff(struct ucow_mm *a, struct ucow_mm *b,
 				      int (*visit)(void *arg, uint64_t va, enum ucow_diff_kind kind), void *arg);

@@ -48,6 +48,17 @@ UCOW_API UCOW_NODISCARD long ucow_pin_user_pages_fast(struct ucow_cpu *cpu, uint
 UCOW_API UCOW_NODISCARD long ucow_pin_user_pages_remote(struct ucow_mm *mm, uint64_t va, size_t npages, unsigned flags,
 							struct ucow_page **pages);
 
+/**
+ * ucow_access_remote - copy @nbytes between @buffer and @va of any space, as a debugger does (/proc/PID/mem, ptrace).
+ *
+ * @flags: UCOW_FOLL_WRITE (into the space; else out of it), UCOW_FOLL_FORCE. Each page is copied with the space's
+ * mappings held still: no fork, unmapping or protection comes between finding the page and the bytes.
+ * Returns: 0; an error as above, *done (may be NULL) bytes having been copied before it.
+ * Thread: any.
+ */
+UCOW_API UCOW_NODISCARD int ucow_access_remote(struct ucow_mm *mm, uint64_t va, void *buffer, size_t nbytes,
+					       unsigned flags, size_t *done);
+
 /** ucow_unpin_user_pages - release pins. Thread: any; the space may be gone. */
 UCOW_API void ucow_unpin_user_pages(struct ucow_page *const *pages, size_t npages);
 /**

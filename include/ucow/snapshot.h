@@ -69,7 +69,9 @@ struct ucow_snapshot_group_options {
 	/*
 	 * DROP_OLDEST: called before @snapshot is dropped, on the thread that stores (or unmaps, or takes the next
 	 * snapshot), with no lock held. It may still read @snapshot; it must not end it, and leave no cpu attached to
-	 * it. When it returns the handle is invalid. It must not use the live space or the group. May be NULL.
+	 * it. When it returns the handle is invalid. It must not use the live space or the group, nor wait for a thread
+	 * that is inside ucow_snapshot_take or a store into the live space: these wait for it. With several threads a
+	 * snapshot may be dropped before the call that took it has returned. May be NULL.
 	 */
 	void (*on_drop)(void *arg, struct ucow_mm *snapshot);
 	void *arg; /* passed to the callback */

@@ -34,7 +34,11 @@ extern "C" {
 #define UCOW_PAGE_MASK  (~(UCOW_PAGE_SIZE - 1))
 
 /** Addresses are 0 .. 2^48 - 1. The first 64 KiB and the last page are never mapped. */
-#define UCOW_ADDRESS_BITS  48
+#if defined(UCOW_EXPLORE) && UCOW_EXPLORE
+#define UCOW_ADDRESS_BITS 30 /* of the build that is explored: as few levels of tables as there are kinds of them */
+#else
+#define UCOW_ADDRESS_BITS 48
+#endif
 #define UCOW_ADDRESS_LIMIT (((uint64_t)1 << UCOW_ADDRESS_BITS) - UCOW_PAGE_SIZE)
 #define UCOW_ADDRESS_MIN   ((uint64_t)0x10000)
 

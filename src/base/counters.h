@@ -10,7 +10,7 @@
 
 struct counter_slot {
 	_Atomic uint64_t value[UCOW_COUNTER_COUNT];
-} __attribute__((aligned(64)));
+} __attribute__((aligned(THREAD_APART)));
 
 struct counters {
 	struct counter_slot slots[THREAD_SLOTS];
@@ -22,7 +22,10 @@ static inline void count_add(struct counters *counters, enum ucow_counter counte
 	unsigned slot = thread_slot();
 	_Atomic uint64_t *value = &counters->slots[slot].value[counter];
 
-	if (likely(slot != THREAD_SLOT_SHARED))
+	/* Additions commute, so for the explorer they are no steps. */
+	if (exploring)
+		*value += n;
+	else if (likely(slot != THREAD_SLOT_SHARED))
 		atomic_store_explicit(value, atomic_load_explicit(value, memory_order_relaxed) + n,
 				      memory_order_relaxed);
 	else

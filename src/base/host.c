@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define LINE_BYTES 64
+#define LINE_BYTES 128
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23

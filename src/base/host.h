@@ -10,7 +10,7 @@
 
 /* host_alloc - @nbytes, zeroed. Returns: NULL: no memory. */
 void *host_alloc(size_t nbytes);
-/* host_alloc_lines - the same, on cache lines of its own. */
+/* host_alloc_lines - the same, on cache lines of its own, aligned to 128. */
 void *host_alloc_lines(size_t nbytes);
 /* host_free - NULL is allowed. */
 void host_free(void *memory);

@@ -8,7 +8,9 @@
  *     LOCK_MMAP       mm: mappings and the shape of the tables (shared: faults, GUP; exclusive: map, unmap, fork, ...)
  *       LOCK_GROUP    the charges and members of a snapshot group
  *       LOCK_OBJECT   the pages of a shared mapping
+ *       LOCK_ROOT     which table is a space's root
  *       LOCK_TABLE+n  tables, root (n = 0) to leaf (n = 5), top down
+ *         LOCK_EPOCH  members of an epoch, what a thread has put off; held while sections are waited for
  *         LOCK_PINS   owners of pages that several spaces have pinned
  *         LOCK_SLAB   table memory
  *         LOCK_PCP    per-thread frame caches
@@ -30,8 +32,10 @@ enum lock_rank {
 	LOCK_MMAP,
 	LOCK_GROUP,
 	LOCK_OBJECT,
+	LOCK_ROOT,
 	LOCK_TABLE,
 	LOCK_TABLE_LEAF = LOCK_TABLE + 5,
+	LOCK_EPOCH,
 	LOCK_PINS,
 	LOCK_SLAB,
 	LOCK_PCP,
@@ -39,7 +43,9 @@ enum lock_rank {
 	LOCK_RANKS
 };
 
-#if checked_build
+/* Lanes of the explorer are one thread, and it finds deadlocks itself. */
+#define lock_ranks_checked (checked_build && !exploring)
+#if lock_ranks_checked
 void lock_rank_enter(enum lock_rank rank, bool nested);
 void lock_rank_leave(enum lock_rank rank);
 /* lock_rank_none_held - abort unless the calling thread holds no lock. */
@@ -59,55 +65,103 @@ static inline void lock_rank_none_held(void)
 }
 #endif
 
+/* ---- waiting ---- */
+
+/* wait_until - until @ready says so: a step of kind @kind on @object. It gives the processor away when it takes long.
+ */
+static inline void wait_until(enum hook_kind kind, const volatile void *object, hook_ready *ready, uintptr_t arg)
+{
+#if exploring
+	hook_await(kind, object, ready, arg);
+#else
+	(void)kind;
+	for (unsigned tries = 0; !ready(object, arg); tries++)
+		if (tries > 64)
+			sched_yield();
+#endif
+}
+
 /* ---- spin lock: 4 bytes, for short sections without system calls ---- */
 
 struct spin {
 	_Atomic uint32_t held;
 };
 
-static inline void spin_wait(struct spin *lock)
+static inline bool spin_is_free(const volatile void *held, uintptr_t unused)
 {
-	for (unsigned tries = 0; atomic_load_explicit(&lock->held, memory_order_relaxed); tries++)
-		if (tries > 64)
-			sched_yield();
+	(void)unused;
+	return !__atomic_load_n((const volatile uint32_t *)held, __ATOMIC_RELAXED);
 }
 
-static inline void spin_lock_raw(struct spin *lock)
+static inline void spin_lock_raw(struct spin *lock, enum lock_rank rank)
 {
+#if exploring
+	/* What lies behind the late ranks commutes: allocators, statistics. */
+	if (rank >= LOCK_PINS)
+		hook_quiet_begin();
+	hook_await(HOOK_UPDATE, lock, spin_is_free, 0);
+	__atomic_store_n((uint32_t *)(void *)&lock->held, 1, __ATOMIC_RELAXED);
+#else
+	(void)rank;
 	while (unlikely(atomic_exchange_explicit(&lock->held, 1, memory_order_acquire)))
-		spin_wait(lock);
+		wait_until(HOOK_UPDATE, lock, spin_is_free, 0);
+#endif
 }
 
 static inline void spin_lock(struct spin *lock, enum lock_rank rank)
 {
 	lock_rank_enter(rank, false);
-	spin_lock_raw(lock);
+	spin_lock_raw(lock, rank);
 }
 
 /* A second lock of the same rank; the caller's contract says why this cannot deadlock. */
 static inline void spin_lock_nested(struct spin *lock, enum lock_rank rank)
 {
 	lock_rank_enter(rank, true);
-	spin_lock_raw(lock);
+	spin_lock_raw(lock, rank);
 }
 
 static inline void spin_unlock(struct spin *lock, enum lock_rank rank)
 {
 	atomic_store_explicit(&lock->held, 0, memory_order_release);
 	lock_rank_leave(rank);
+#if exploring
+	if (rank >= LOCK_PINS)
+		hook_quiet_end();
+#endif
 }
 
 /* ---- sleeping locks ---- */
 
 struct mutex {
+#if exploring
+	struct spin lock;
+#else
 	pthread_mutex_t lock;
+#endif
 	enum lock_rank rank;
 };
 
+/*
+ * Many readers or one writer, who bars new readers and then waits for those inside. At first readers are counted in one
+ * word; when several threads meet here the lock is given a count for each thread slot, on lines of their own, so that
+ * readers share no line at all (rwlock_spread).
+ */
 struct rwlock {
-	pthread_rwlock_t lock;
+	_Atomic uint32_t state;   /* RWLOCK_*, and readers while there are no counts */
+	_Atomic uint32_t leaving; /* counts the readers that have left under a writer's eyes, who sleeps here */
+	_Atomic(struct rwlock_count *) counts; /* NULL, or one a slot; set with the lock held exclusively */
 	enum lock_rank rank;
 };
+
+struct rwlock_count {
+	_Atomic uint32_t readers;
+} __attribute__((aligned(128))); /* THREAD_APART */
+
+#define RWLOCK_WRITER   ((uint32_t)1 << 31) /* a writer holds it, or waits for the readers inside */
+#define RWLOCK_SPREAD   ((uint32_t)1 << 30) /* readers are in the counts */
+#define RWLOCK_SLEEPERS ((uint32_t)1 << 29) /* somebody sleeps until the writer has gone */
+#define RWLOCK_READERS  (RWLOCK_SLEEPERS - 1)
 
 void mutex_init(struct mutex *mutex, enum lock_rank rank);
 void mutex_destroy(struct mutex *mutex);
@@ -116,11 +170,13 @@ void mutex_unlock(struct mutex *mutex);
 
 void rwlock_init(struct rwlock *lock, enum lock_rank rank);
 void rwlock_destroy(struct rwlock *lock);
+/* rwlock_spread - prepare for readers of several threads. Without memory it stays as it is. Requires: not held. */
+void rwlock_spread(struct rwlock *lock);
 void rwlock_read_lock(struct rwlock *lock);
-/* rwlock_read_lock_nested - a second one of the same rank; the caller's contract says why this cannot deadlock. */
-void rwlock_read_lock_nested(struct rwlock *lock);
 void rwlock_read_unlock(struct rwlock *lock);
 void rwlock_write_lock(struct rwlock *lock);
+/* rwlock_write_lock_nested - a second one of the same rank; the caller's contract says why this cannot deadlock. */
+void rwlock_write_lock_nested(struct rwlock *lock);
 void rwlock_write_unlock(struct rwlock *lock);
 
 #endif

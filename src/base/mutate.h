@@ -29,6 +29,19 @@
  *   CHANGE_SHARED_RANGE         mprotect and its like do not unshare first       rule 1
  *   ZAP_WITHOUT_RESERVE         freeing memory fails for lack of it              rule 2
  *   KEEP_CACHED_ZEROS           a fill leaves translations of the zero page      rule 5
+ *   SKIP_BARRIER                a shootdown does without membarrier                 rule 10
+ *   SKIP_WAIT                   a shootdown does not wait for accesses              rule 10
+ *   SKIP_RECHECK                a walk does not look at the shape again             rule 8
+ *   EARLY_REUSE                 a replaced page is let go of at once                 rule 11
+ *   SKIP_SEQUENCE               a fast pin does not look for a fork                 rule 17
+ *   SKIP_GUP_RECHECK            a fast pin does not walk again                      rule 17
+ *   SKIP_UNSHARE_RECHECK        an unshare does not look whether others remain      rule 3
+ *   FREE_TABLE_AT_ONCE          tables are freed without a grace period             rule 8
+ *   DROP_BEFORE_SHOOTDOWN       zapped pages go before the cpus have left            rule 10
+ *   FORK_WITHOUT_EXPEL          fork lets accesses run on                           rule 14
+ *   FORGET_CPU                  attaching a cpu does not tell its space             rule 12
+ *   SKIP_OWN_RECHECK            an unshare does not look at the place again         rule 3
+ *   KEEP_LATE_WALKS             fork leaves walks alone that were made while it waited rule 14
  */
 #define MUTATED(name) (UCOW_MUTATE_##name)
 
@@ -97,6 +110,45 @@
 #endif
 #ifndef UCOW_MUTATE_KEEP_CACHED_ZEROS
 #define UCOW_MUTATE_KEEP_CACHED_ZEROS 0
+#endif
+#ifndef UCOW_MUTATE_SKIP_BARRIER
+#define UCOW_MUTATE_SKIP_BARRIER 0
+#endif
+#ifndef UCOW_MUTATE_SKIP_WAIT
+#define UCOW_MUTATE_SKIP_WAIT 0
+#endif
+#ifndef UCOW_MUTATE_SKIP_RECHECK
+#define UCOW_MUTATE_SKIP_RECHECK 0
+#endif
+#ifndef UCOW_MUTATE_EARLY_REUSE
+#define UCOW_MUTATE_EARLY_REUSE 0
+#endif
+#ifndef UCOW_MUTATE_SKIP_SEQUENCE
+#define UCOW_MUTATE_SKIP_SEQUENCE 0
+#endif
+#ifndef UCOW_MUTATE_SKIP_GUP_RECHECK
+#define UCOW_MUTATE_SKIP_GUP_RECHECK 0
+#endif
+#ifndef UCOW_MUTATE_SKIP_UNSHARE_RECHECK
+#define UCOW_MUTATE_SKIP_UNSHARE_RECHECK 0
+#endif
+#ifndef UCOW_MUTATE_FREE_TABLE_AT_ONCE
+#define UCOW_MUTATE_FREE_TABLE_AT_ONCE 0
+#endif
+#ifndef UCOW_MUTATE_DROP_BEFORE_SHOOTDOWN
+#define UCOW_MUTATE_DROP_BEFORE_SHOOTDOWN 0
+#endif
+#ifndef UCOW_MUTATE_FORK_WITHOUT_EXPEL
+#define UCOW_MUTATE_FORK_WITHOUT_EXPEL 0
+#endif
+#ifndef UCOW_MUTATE_FORGET_CPU
+#define UCOW_MUTATE_FORGET_CPU 0
+#endif
+#ifndef UCOW_MUTATE_SKIP_OWN_RECHECK
+#define UCOW_MUTATE_SKIP_OWN_RECHECK 0
+#endif
+#ifndef UCOW_MUTATE_KEEP_LATE_WALKS
+#define UCOW_MUTATE_KEEP_LATE_WALKS 0
 #endif
 
 #endif

@@ -15,6 +15,7 @@
 #define AREA_CHUNKS (AREA_BYTES / CHUNK_BYTES)
 #define SMALL       16 /* a slab of so many chunks grows by areas */
 #define ALIGNMENT   64
+#define FREED_BYTE  0x5d
 /* Empty chunks to keep: this many, or a quarter of what is in use. A fork and exit in a loop must not map and unmap. */
 #define KEEP_CHUNKS 48
 
@@ -146,6 +147,10 @@ void slab_free(struct slab *slab, void *object)
 {
 	struct chunk *chunk = (struct chunk *)(void *)((uintptr_t)object & ~(CHUNK_BYTES - 1)), *release = NULL;
 
+	/* Whoever looks at it still is to be found out. */
+	hook_step(HOOK_STORE, object);
+	if (exploring)
+		memset(object, FREED_BYTE, slab->object_bytes);
 	spin_lock(&slab->lock, LOCK_SLAB);
 	memcpy(object, &chunk->free, sizeof(chunk->free));
 	chunk->free = object;

@@ -1,15 +1,37 @@
 /* SPDX-License-Identifier: MIT */
-/* A small number for the calling thread: the index of its frame cache and of its counters. */
+/* A small number for the calling thread: the index of its frame cache, its counters, and its word of each epoch. */
 #ifndef BASE_THREAD_H
 #define BASE_THREAD_H
 
-#include "base/base.h"
+#include "base/sync.h"
 
-/* Each of the first threads has a slot of its own; all later ones share the last. */
-#define THREAD_SLOTS       32
+/*
+ * Every living thread has a slot of its own while there are any; the rest share the last one. A slot is dealt again
+ * when its thread has ended.
+ */
+/* What threads write side by side lies so far apart: processors fetch lines in pairs. */
+#define THREAD_APART 128
+
+#if exploring
+#define THREAD_SLOTS 4
+#else
+#define THREAD_SLOTS 32
+#endif
 #define THREAD_SLOT_SHARED (THREAD_SLOTS - 1)
 
+#if exploring
+static inline unsigned thread_slot(void)
+{
+	return hook_lane();
+}
+
+static inline uint32_t thread_slots_alive(void)
+{
+	return ~(uint32_t)0;
+}
+#else
 extern _Thread_local unsigned thread_slot_plus_one;
+extern _Atomic uint32_t thread_slots_dealt;
 
 unsigned thread_slot_assign(void);
 
@@ -20,5 +42,12 @@ static inline unsigned thread_slot(void)
 		return thread_slot_assign();
 	return thread_slot_plus_one - 1;
 }
+
+/* thread_slots_alive - the slots that have a thread now, one bit each. The shared one's is always set. */
+static inline uint32_t thread_slots_alive(void)
+{
+	return atomic_load(&thread_slots_dealt);
+}
+#endif
 
 #endif

@@ -143,10 +143,6 @@ static bool can_measure(struct bench_result *result, bool quick)
 {
 	uint64_t need = memory_needed(result->row), left = bench_memory_available();
 
-	if (result->row->not_built) {
-		snprintf(result->skipped, sizeof(result->skipped), "not built yet: %s", result->row->not_built);
-		return false;
-	}
 	if (quick && result->row->large) {
 		snprintf(result->skipped, sizeof(result->skipped), "left out by --quick");
 		return false;

@@ -48,7 +48,6 @@ struct bench_row {
 	enum ucow_policy policy;  /* of ucow's machine; 0: exclusive */
 	bool large;               /* left out by --quick */
 	const struct bench_side *ucow, *kernel; /* no kernel: ucow's side stands alone */
-	const char *not_built;                  /* why ucow cannot do this yet: the row is skipped */
 };
 
 /* ---- the rows (bench_rows.c), and their sides by theme ---- */
@@ -72,6 +71,12 @@ extern const struct bench_side bench_load_ucow, bench_load_kernel;
 extern const struct bench_side bench_store_ucow, bench_store_kernel;
 extern const struct bench_side bench_random_ucow, bench_random_churned_ucow, bench_random_kernel;
 extern const struct bench_side bench_pin_ucow, bench_pin_kernel;
+extern const struct bench_side bench_cow_copy_duo_ucow, bench_cow_copy_duo_kernel;
+extern const struct bench_side bench_zero_fill_duo_ucow, bench_zero_fill_duo_kernel;
+extern const struct bench_side bench_pin_duo_ucow, bench_pin_duo_kernel;
+extern const struct bench_side bench_family_ucow, bench_family_kernel;
+extern const struct bench_side bench_fork_beside_ucow, bench_fork_beside_kernel;
+extern const struct bench_side bench_fill_duo, bench_copy_duo; /* bare memory */
 extern const struct bench_side bench_snapshots_memory, bench_snapshots_last, bench_snapshots_tenth;
 
 /* ---- what the sides share (bench_ucow.c, bench_kernel.c) ---- */

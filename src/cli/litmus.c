@@ -37,7 +37,7 @@ static const struct argp_option options[] = {
 	{"policy", KEY_POLICY, "NAME|all", 0, "copy-on-write rules of the engine (exclusive); all: the matrix", 0},
 	{"fork", KEY_FORK, "eager|tables|lazy|all", 0, "how the engine forks; default: the best there is", 0},
 	{"repeat", KEY_REPEAT, "N", 0, "run each test N times, each with the next seed; the worst run counts (1)", 0},
-	{"seed", KEY_SEED, "N", 0, "the first seed, which orders the statements of parallel lanes (0)", 0},
+	{"seed", KEY_SEED, "N", 0, "the first seed, which delays the statements of parallel lanes (0)", 0},
 	{"timeout", KEY_TIMEOUT, "SECONDS", 0, "for one run (30)", 0},
 	{"json", KEY_JSON, NULL, 0, "print one JSON object and nothing else", 0},
 	{"tap", KEY_TAP, NULL, 0, "print TAP", 0},

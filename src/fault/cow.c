@@ -7,8 +7,6 @@
 
 #include "base/mutate.h"
 
-#include <string.h>
-
 /* What the policy is asked about. */
 struct cow {
 	struct fault *fault;
@@ -46,25 +44,14 @@ static void gather(struct cow *cow, struct fault *fault)
 	refresh_counts(cow);
 }
 
-/*
- * Policies that wait for the page lock: drop the leaf's lock, wait with a reference, and start over with the lock held.
- * Returns: FAULT_RETRY; FAULT_BLOCKED (the callback does not want to wait).
+/* Policies that wait for the page lock: let go of everything else, wait with a reference, and start over with it held.
  */
-static enum fault_result wait_for_page_lock(struct cow *cow)
+static enum fault_result ask_for_page_lock(struct cow *cow)
 {
-	struct fault *fault = cow->fault;
-	struct ucow_machine *machine = fault->mm->machine;
-
 	page_get(cow->page);
-	table_unlock(fault->leaf);
-	if (machine->on_page_lock_wait && !machine->on_page_lock_wait(machine->callback_arg, cow->page)) {
-		page_put(cow->page);
-		return FAULT_BLOCKED;
-	}
-	fault_release_waited(fault); /* never wait for one while holding another */
-	page_lock(cow->page);
-	fault->waited_for = cow->page;
-	return FAULT_RETRY;
+	table_unlock(cow->fault->leaf);
+	cow->fault->to_lock = cow->page;
+	return FAULT_LOCK_PAGE;
 }
 
 /* Requires: the leaf's lock, under which the entry's own reference keeps the page. */
@@ -134,7 +121,7 @@ static struct ucow_page *duplicate(struct fault *fault)
 	struct ucow_page *page = frame_alloc(frames, zero ? FRAME_ZEROED : FRAME_ANY);
 
 	if (page && !zero)
-		memcpy(page_bytes(page), pte_host(frames, fault->pte), UCOW_PAGE_SIZE);
+		page_copy(page_bytes(page), pte_host(frames, fault->pte));
 	return page;
 }
 
@@ -146,6 +133,30 @@ static struct pte copied_entry(const struct fault *fault, const struct ucow_page
 	if (fault->flags & FAULT_UNSHARE)
 		return entry_permit(fault->vma, pte_inherit(pte, fault->pte), false);
 	return entry_permit(fault->vma, pte_mkdirty(pte), true);
+}
+
+/*
+ * The space maps the old page no more. Another cpu of it may be in the middle of a read of the page, with a translation
+ * that the bump came too late for. Until it has left, the page must neither be freed nor be taken for another space's
+ * own: its reference is kept for a grace period, which costs no barrier here, and a last owner who cannot wait finds
+ * two references and copies [rule 11]. Policies that go by the mapcount, which falls at once, wait for the cpus, as
+ * Linux then did. Returns: whether no entry maps it any more.
+ */
+static bool let_go(struct fault *fault, struct ucow_page *page)
+{
+	struct ucow_machine *machine = fault->mm->machine;
+	bool mine = tlb_is_mine(&fault->mm->pt) || MUTATED(EARLY_REUSE), last;
+
+	if (unlikely(!mine && !machine->policy->uses_exclusive))
+		tlb_shootdown(&fault->mm->pt);
+	last = page_unmap(page);
+	if (likely(mine) || !machine->policy->uses_exclusive) {
+		page_put(page);
+	} else if (!epoch_defer_item(&machine->epoch, page)) {
+		tlb_shootdown(&fault->mm->pt);
+		page_put(page);
+	}
+	return last;
 }
 
 /*
@@ -170,7 +181,7 @@ static enum fault_result copy_page(struct cow *cow, bool *last)
 		table_unlock(fault->leaf);
 		tlb_invalidate(&fault->mm->pt.generations, fault->va, fault->va + UCOW_PAGE_SIZE);
 		count_copy(cow);
-		*last = cow->page && page_drop_mapping(cow->page);
+		*last = cow->page && let_go(fault, cow->page);
 	}
 	return result;
 }
@@ -257,7 +268,7 @@ static enum fault_result act(struct cow *cow, enum cow_action action)
 	case COW_COPY:
 		return act_copy(cow);
 	case COW_NEED_LOCK:
-		return wait_for_page_lock(cow);
+		return ask_for_page_lock(cow);
 	case COW_DRAIN:
 	case COW_DROP_SWAPCACHE:
 		break;

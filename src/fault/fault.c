@@ -13,6 +13,7 @@ int fault_errno(enum fault_result result)
 	case FAULT_DONE:
 	case FAULT_ZERO_PAGE:
 	case FAULT_RETRY:
+	case FAULT_LOCK_PAGE:
 		return 0;
 	case FAULT_SIGSEGV:
 		return -EFAULT;
@@ -235,6 +236,7 @@ static void count_result(struct fault *fault, enum fault_result result)
 	case FAULT_BLOCKED:
 	case FAULT_OVER_LIMIT:
 	case FAULT_RETRY:
+	case FAULT_LOCK_PAGE:
 		break;
 	}
 }
@@ -280,7 +282,36 @@ static enum fault_result handle_once(struct fault *fault, const struct walk *wal
 	return dispatch(fault);
 }
 
-static enum fault_result handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags, struct walk walk)
+/* A private path stays so, and what is on it stays in its place, while the mmap lock is held. */
+static enum fault_result handle_in_section(struct fault *fault, const struct walk_hint *hint)
+{
+	const struct page_table *pt = &fault->mm->pt;
+	struct walk walk;
+
+	if (hint && hint->shape == shape_read(pt))
+		walk = hint->walk;
+	else
+		walk = table_walk_now(pt, fault->va);
+	return handle_once(fault, &walk);
+}
+
+/* Policies that wait for the page lock do so outside of any section. Returns: FAULT_RETRY; FAULT_BLOCKED. */
+static enum fault_result wait_for_page(struct fault *fault)
+{
+	struct ucow_machine *machine = fault->mm->machine;
+
+	if (machine->on_page_lock_wait && !machine->on_page_lock_wait(machine->callback_arg, fault->to_lock)) {
+		page_put(fault->to_lock);
+		return FAULT_BLOCKED;
+	}
+	fault_release_waited(fault); /* never wait for one while holding another */
+	page_lock(fault->to_lock);
+	fault->waited_for = fault->to_lock;
+	return FAULT_RETRY;
+}
+
+static enum fault_result handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags,
+				const struct walk_hint *hint)
 {
 	struct fault fault = {.mm = mm, .vma = vma, .va = va & UCOW_PAGE_MASK, .flags = flags};
 	enum fault_result result;
@@ -292,8 +323,14 @@ static enum fault_result handle(struct ucow_mm *mm, struct vma *vma, uint64_t va
 		count_result(&fault, FAULT_SIGSEGV);
 		return FAULT_SIGSEGV;
 	}
-	while ((result = handle_once(&fault, &walk)) == FAULT_RETRY)
-		walk = table_walk_path(&mm->pt, fault.va);
+	do {
+		epoch_enter(&mm->machine->epoch);
+		result = handle_in_section(&fault, hint);
+		epoch_leave(&mm->machine->epoch);
+		hint = NULL;
+		if (unlikely(result == FAULT_LOCK_PAGE))
+			result = wait_for_page(&fault);
+	} while (result == FAULT_RETRY);
 	fault_release_waited(&fault);
 	count_result(&fault, result);
 	return result;
@@ -301,10 +338,10 @@ static enum fault_result handle(struct ucow_mm *mm, struct vma *vma, uint64_t va
 
 enum fault_result fault_handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags)
 {
-	return handle(mm, vma, va, flags, table_walk_path(&mm->pt, va));
+	return handle(mm, vma, va, flags, NULL);
 }
 
-enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write, const struct walk *walk)
+enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write, const struct walk_hint *hint)
 {
 	struct vma *vma = vma_at(&mm->vmas, va);
 
@@ -316,5 +353,5 @@ enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write, cons
 		count(&mm->machine->counters, UCOW_COUNTER_FAULT_SIGSEGV);
 		return FAULT_SIGSEGV;
 	}
-	return handle(mm, vma, va, FAULT_ACCESS | (write ? FAULT_WRITE : FAULT_READ), *walk);
+	return handle(mm, vma, va, FAULT_ACCESS | (write ? FAULT_WRITE : FAULT_READ), hint);
 }

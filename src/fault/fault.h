@@ -30,7 +30,8 @@ enum fault_result {
 	 * of its locks, asks group_make_room(mm->group, 1), and tries again or fails with -ENOMEM.
 	 */
 	FAULT_OVER_LIMIT,
-	FAULT_RETRY, /* internal: the entry changed under us */
+	FAULT_RETRY,     /* internal: the entry changed under us */
+	FAULT_LOCK_PAGE, /* internal: the page's lock is to be waited for */
 };
 
 /*
@@ -40,11 +41,17 @@ enum fault_result {
  */
 enum fault_result fault_handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags);
 
+/* What a walk found earlier; it holds if the space's shape is still @shape. */
+struct walk_hint {
+	struct walk walk;
+	uint64_t shape;
+};
+
 /*
  * fault_access - fault_handle for a load or store of a program: finds the mapping and checks its permission first.
- * @walk is what the program's walk found.
+ * @hint may be NULL.
  */
-enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write, const struct walk *walk);
+enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write, const struct walk_hint *hint);
 
 /* fault_errno - 0, -EFAULT (SIGSEGV), -EACCES (READ_ONLY), -ENXIO (SIGBUS), -ENOMEM, -EDEADLK. */
 int fault_errno(enum fault_result result);

@@ -13,6 +13,7 @@ struct fault {
 	struct table *leaf;
 	struct pte pte;               /* as classified; acted upon only if still so under the leaf's lock */
 	struct ucow_page *waited_for; /* its lock was waited for and is held, with a reference; else NULL */
+	struct ucow_page *to_lock;    /* with FAULT_LOCK_PAGE: which page, with a reference */
 };
 
 static inline void fault_count(struct fault *fault, enum ucow_counter counter)

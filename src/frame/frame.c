@@ -2,15 +2,14 @@
 /* Pools, the per-thread caches of single frames, poison, and the page lock. */
 #include "frame/frame.h"
 
+#include "base/barrier.h"
+#include "base/futex.h"
 #include "base/host.h"
 #include "base/mutate.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #define POISON_BYTE 0xa5
 
@@ -138,7 +137,8 @@ uint64_t frame_pool_used(struct frame_pool *pool)
 	uint64_t idle = 0, used;
 
 	for (unsigned slot = 0; slot < THREAD_SLOTS; slot++)
-		idle += atomic_load_explicit(&pool->caches[slot].count, memory_order_relaxed);
+		idle += atomic_load_explicit(&pool->caches[slot].count, memory_order_relaxed) +
+			atomic_load_explicit(&pool->caches[slot].home_left, memory_order_relaxed);
 	spin_lock(&pool->lock, LOCK_BUDDY);
 	used = pool->committed_blocks * FRAME_BLOCK_PAGES - pool->free_pages;
 	spin_unlock(&pool->lock, LOCK_BUDDY);
@@ -163,12 +163,53 @@ bool frame_poison_check(const struct ucow_page *page)
 
 /* ---- single frames ---- */
 
+/* Whether more than one slot has ever run out of frames. */
+static bool is_crowded(struct frame_pool *pool)
+{
+	uint32_t first = 0, self = thread_slot() + 1;
+
+	if (likely(atomic_load_explicit(&pool->crowded, memory_order_relaxed)))
+		return true;
+	if (atomic_compare_exchange_strong(&pool->refiller, &first, self) || first == self)
+		return false;
+	atomic_store_explicit(&pool->crowded, true, memory_order_relaxed);
+	return true;
+}
+
+/* A batch out of the slot's home block, which is renewed. Returns: how many; 0: no home, or no such block is free. */
+static unsigned home_take(struct frame_pool *pool, struct frame_cache *cache, struct ucow_page **batch)
+{
+	uint32_t left = atomic_load_explicit(&cache->home_left, memory_order_relaxed);
+
+	if (!left) {
+		cache->home = is_crowded(pool) ? buddy_alloc(pool, FRAME_HOME_ORDER) : NULL;
+		if (!cache->home)
+			return 0;
+		left = 1u << FRAME_HOME_ORDER;
+	}
+	for (unsigned i = 0; i < FRAME_CACHE_BATCH; i++)
+		batch[i] = cache->home++;
+	atomic_store_explicit(&cache->home_left, left - FRAME_CACHE_BATCH, memory_order_relaxed);
+	return FRAME_CACHE_BATCH;
+}
+
+static void home_give_up(struct frame_pool *pool, struct frame_cache *cache)
+{
+	uint32_t left = atomic_load_explicit(&cache->home_left, memory_order_relaxed);
+
+	for (; left; left--, cache->home++)
+		buddy_free_batch(pool, &cache->home, 1);
+	atomic_store_explicit(&cache->home_left, 0, memory_order_relaxed);
+}
+
 /* The stock is used from its end: turned round, frames come out in the ascending order that prefetchers follow. */
 static void cache_refill(struct frame_pool *pool, struct frame_cache *cache)
 {
 	struct ucow_page *batch[FRAME_CACHE_BATCH];
-	unsigned n = buddy_alloc_batch(pool, batch, FRAME_CACHE_BATCH);
+	unsigned n = home_take(pool, cache, batch);
 
+	if (!n)
+		n = buddy_alloc_batch(pool, batch, FRAME_CACHE_BATCH);
 	for (unsigned i = 0; i < n; i++) {
 		page_set(batch[i], PAGE_CACHED);
 		cache->pages[n - 1 - i] = batch[i];
@@ -214,6 +255,7 @@ static void caches_drain(struct frame_pool *pool)
 
 		spin_lock(&cache->lock, LOCK_PCP);
 		cache_drain(pool, cache, 0);
+		home_give_up(pool, cache);
 		spin_unlock(&cache->lock, LOCK_PCP);
 	}
 }
@@ -251,6 +293,7 @@ void page_free(struct ucow_page *page)
 	uint32_t have;
 
 	UCOW_BUG_ON(page_mapcount(page) || page_pincount(page) || page_is(page, PAGE_ZERO | PAGE_FREE | PAGE_CACHED));
+	hook_step(HOOK_STORE, page_bytes(page)); /* what a late reader finds is poison, or somebody else's */
 	atomic_store_explicit(&page->word, 0, memory_order_relaxed);
 	atomic_store_explicit(&page->flags, PAGE_CACHED, memory_order_relaxed);
 	if (unlikely(pool->poison))
@@ -266,16 +309,32 @@ void page_free(struct ucow_page *page)
 	spin_unlock(&cache->lock, LOCK_PCP);
 }
 
+#if BARRIER_TSAN
+/* Somebody may be storing to the page that is copied, and then the copy is thrown away: said in the terms of the tool.
+ */
+void page_copy(void *to, const void *from)
+{
+	for (size_t i = 0; i < UCOW_PAGE_SIZE / sizeof(uint64_t); i++)
+		((uint64_t *)to)[i] = __atomic_load_n((const uint64_t *)from + i, __ATOMIC_RELAXED);
+}
+#else
+void page_copy(void *to, const void *from)
+{
+	hook_step(HOOK_LOAD, from);
+	memcpy(to, from, UCOW_PAGE_SIZE);
+}
+#endif
+
 int page_try_get(struct ucow_page *page)
 {
 	uint64_t before = atomic_load_explicit(&page->word, memory_order_relaxed);
 
 	do {
-		UCOW_BUG_ON((before & PAGE_REF_MASK) == 0);
+		if ((before & PAGE_REF_MASK) == 0)
+			return -ENOENT;
 		if ((before & PAGE_REF_MASK) >= PAGE_REF_MAX)
 			return -ENOMEM;
-	} while (!atomic_compare_exchange_weak_explicit(&page->word, &before, before + 1, memory_order_relaxed,
-							memory_order_relaxed));
+	} while (!atomic_compare_exchange_weak(&page->word, &before, before + 1));
 	return 0;
 }
 
@@ -287,7 +346,7 @@ void page_lock(struct ucow_page *page)
 		uint32_t flags = atomic_fetch_or(&page->flags, PAGE_WAITERS) | PAGE_WAITERS;
 
 		if (flags & PAGE_LOCKED)
-			syscall(SYS_futex, &page->flags, FUTEX_WAIT_PRIVATE, flags, NULL, NULL, 0);
+			futex_wait(&page->flags, flags);
 	}
 }
 
@@ -297,5 +356,5 @@ void page_unlock(struct ucow_page *page)
 
 	UCOW_BUG_ON(!(before & PAGE_LOCKED));
 	if (before & PAGE_WAITERS)
-		syscall(SYS_futex, &page->flags, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+		futex_wake(&page->flags);
 }

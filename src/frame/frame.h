@@ -77,11 +77,18 @@ static_assert(sizeof(struct ucow_page) == 64, "the descriptor of a page takes 64
 /* One thread slot's stock of single frames. */
 #define FRAME_CACHE_PAGES 64
 #define FRAME_CACHE_BATCH 32
+/*
+ * When several threads allocate, each takes its batches from a block of its own: descriptors of neighbouring frames
+ * that two processors use by turns would be fetched back and forth.
+ */
+#define FRAME_HOME_ORDER 7
 struct frame_cache {
-	struct spin lock;       /* LOCK_PCP */
-	_Atomic uint32_t count; /* written under the lock */
+	struct spin lock;           /* LOCK_PCP; guards the rest */
+	_Atomic uint32_t count;     /* in pages[] */
+	_Atomic uint32_t home_left; /* left of the home block, at its end */
+	struct ucow_page *home;     /* the next of it */
 	struct ucow_page *pages[FRAME_CACHE_PAGES];
-} __attribute__((aligned(64)));
+} __attribute__((aligned(THREAD_APART)));
 
 struct pin_account;
 struct pin_shares;
@@ -107,6 +114,8 @@ struct frame_pool {
 	uint64_t committed_blocks;
 
 	struct frame_cache caches[THREAD_SLOTS];
+	_Atomic uint32_t refiller; /* 1 + the slot that refilled its cache first */
+	_Atomic bool crowded;      /* another one has too */
 
 	struct mutex pins_lock;        /* LOCK_PINS; guards the next group */
 	struct pin_account **accounts; /* by number */
@@ -179,6 +188,9 @@ static inline void *page_bytes(const struct ucow_page *page)
 	return pool->ram + ((uint64_t)(page - pool->pages) << UCOW_PAGE_SHIFT);
 }
 
+/* page_copy - the bytes of one page, from and to host addresses. */
+void page_copy(void *to, const void *from);
+
 static inline bool page_is(const struct ucow_page *page, enum page_flag flag)
 {
 	return atomic_load_explicit(&page->flags, memory_order_relaxed) & flag;
@@ -225,7 +237,10 @@ static inline void page_get(struct ucow_page *page)
 	(void)before;
 }
 
-/* page_try_get - page_get that declines when the count is near overflow. Returns: 0; -ENOMEM. */
+/*
+ * page_try_get - page_get for a page that may be free by now, and that declines when the count is near overflow. A full
+ * fence. Returns: 0; -ENOENT: free; -ENOMEM.
+ */
 int page_try_get(struct ucow_page *page);
 
 void page_free(struct ucow_page *page);
@@ -316,6 +331,11 @@ static inline uint64_t pin_account_count(const struct pin_account *account)
  * Returns: 0; -ENOMEM (a count would overflow).
  */
 int page_pin(struct ucow_page *page, struct pin_account *account);
+/*
+ * page_try_pin - page_pin for a page that may be free by now. Only the easy case: nobody else has pinned it. A full
+ * fence. Returns: 0; -EAGAIN: not so easy.
+ */
+int page_try_pin(struct ucow_page *page, const struct pin_account *account);
 /*
  * page_unpin - release a pin of @account, or, if that is NULL, of whoever pinned the page first.
  * Returns: the account whose pin this was; the caller releases its count.

@@ -251,6 +251,19 @@ int page_pin(struct ucow_page *page, struct pin_account *account)
 	return 0;
 }
 
+int page_try_pin(struct ucow_page *page, const struct pin_account *account)
+{
+	uint64_t before = atomic_load_explicit(&page->word, memory_order_relaxed), wanted;
+
+	do {
+		if ((before & PAGE_REF_MASK) == 0 || word_is_full(before) ||
+		    (word_pins(before) && word_account(before) != account->id))
+			return -EAGAIN;
+		wanted = word_with_account(before, account->id) + PAGE_ONE_PIN;
+	} while (!atomic_compare_exchange_weak(&page->word, &before, wanted));
+	return 0;
+}
+
 struct pin_account *page_unpin(struct ucow_page *page, const struct pin_account *account)
 {
 	struct frame_pool *pool = page_pool(page);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * get_user_pages: find the page behind each address, fault where the policy asks for it, take a get or a pin. The fast
- * forms share the slow path's locks for now and keep its contract. Semantics.md B.5.
+ * forms first try without locks and go on like the others where that does not work. Semantics.md B.5.
  */
 #include "base/mutate.h"
 #include "fault/fault.h"
@@ -27,6 +27,7 @@ struct gup {
 	uint64_t budget;             /* pins: how many more the account has room for */
 	struct vma *vma;             /* the mapping of the current address */
 	bool faulted;                /* a write fault for the current address has completed */
+	bool fast;                   /* try without locks first */
 	bool over_limit;             /* the fault needs room that the space's snapshots take */
 };
 
@@ -62,7 +63,7 @@ static int enter_vma(struct gup *gup, uint64_t va)
 
 /* ---- one entry ---- */
 
-static enum gup_action judge(const struct gup *gup, struct pte pte, const struct ucow_page *page)
+static enum gup_action judge(const struct gup *gup, struct pte pte, const struct ucow_page *page, unsigned vma_flags)
 {
 	const struct gup_facts facts = {
 		.write = wants(gup, UCOW_FOLL_WRITE),
@@ -71,8 +72,8 @@ static enum gup_action judge(const struct gup *gup, struct pte pte, const struct
 		.longterm = wants(gup, UCOW_FOLL_LONGTERM),
 		.entry_writable = pte_is_writable(pte),
 		.entry_dirty = pte_is_dirty(pte),
-		.vma_writable = gup->vma->flags & VMA_WRITE,
-		.cow_mapping = vma_is_cow(gup->vma),
+		.vma_writable = vma_flags & VMA_WRITE,
+		.cow_mapping = !(vma_flags & VMA_SHARED),
 		.anon = page && page_is(page, PAGE_ANON),
 		.exclusive = page && page_is(page, PAGE_EXCLUSIVE),
 		.faulted = gup->faulted,
@@ -113,6 +114,8 @@ static bool fast_declines(const struct gup *gup, struct pte pte)
 	       (wants(gup, UCOW_FOLL_LONGTERM) && pte_kind(pte) != PTE_KIND_ANON && !pte_is_writable(pte));
 }
 
+/* ---- one entry, under its leaf's lock ---- */
+
 /* Requires: the leaf's lock. */
 static enum follow follow(struct gup *gup, struct table *leaf, uint64_t va)
 {
@@ -127,7 +130,7 @@ static enum follow follow(struct gup *gup, struct table *leaf, uint64_t va)
 	if (fast_declines(gup, pte))
 		return FOLLOW_FAULT_READ;
 	page = pfn_to_page(frames, pte_frame(pte));
-	switch (judge(gup, pte, pte_has_page(pte) ? page : NULL)) {
+	switch (judge(gup, pte, pte_has_page(pte) ? page : NULL, gup->vma->flags)) {
 	case GUP_FAULT_WRITE:
 		return FOLLOW_FAULT_WRITE;
 	case GUP_FAULT_UNSHARE:
@@ -155,6 +158,110 @@ static enum follow follow_leaf(struct gup *gup, struct table *leaf, uint64_t va,
 	}
 	table_unlock(leaf);
 	return result;
+}
+
+/* ---- without locks (gup_fast) ---- */
+
+/* What a walk saw, and what must still be so when the reference is taken. */
+struct fast {
+	uint32_t sequence; /* write_protect_seq, even */
+	uint64_t shape;
+	const struct table *leaf;
+};
+
+/*
+ * Whether nothing has come between: no fork, no change of the tables, none of the entry. The reference was taken by a
+ * locked operation, which orders it before these loads; fork makes its sequence odd before it looks at references
+ * [ORD-SEQ-1], and whoever takes a page away changes the entry before he drops the reference [ORD-GUP-1].
+ */
+static bool fast_holds(const struct gup *gup, const struct fast *fast, uint64_t va, struct pte pte)
+{
+	const struct ucow_mm *mm = gup->mm;
+
+	if (mm->machine->policy->protects_sequence && atomic_load(&mm->write_protect_seq) != fast->sequence &&
+	    !MUTATED(SKIP_SEQUENCE))
+		return false;
+	if (MUTATED(SKIP_GUP_RECHECK))
+		return true;
+	return shape_read(&mm->pt) == fast->shape && pte_is_same(leaf_peek(fast->leaf, va), pte);
+}
+
+/* The mapping is not looked at: an entry permits no more than it does, and its kind tells private from shared. */
+static bool fast_permits(const struct gup *gup, struct pte pte, const struct ucow_page *page)
+{
+	unsigned vma_flags = VMA_WRITE | (pte_kind(pte) == PTE_KIND_SHARED ? VMA_SHARED : 0u);
+
+	return judge(gup, pte, page, vma_flags) == GUP_TAKE;
+}
+
+static int fast_take(struct gup *gup, struct ucow_page *page)
+{
+	if (!gup->account)
+		return page_try_get(page);
+	return gup->budget ? page_try_pin(page, gup->account) : -ENOMEM;
+}
+
+static void fast_undo(const struct gup *gup, struct ucow_page *page)
+{
+	if (gup->account)
+		(void)page_unpin(page, gup->account); /* its place in the account stays reserved */
+	else
+		page_put(page);
+}
+
+/* Entries that say already what the access would have them say; special and armed ones are the slow path's. */
+static bool fast_page(struct gup *gup, const struct fast *fast, uint64_t va)
+{
+	struct pte pte = leaf_peek(fast->leaf, va);
+	struct ucow_page *page;
+
+	if (!pte_is_noted(pte, wants(gup, UCOW_FOLL_WRITE)) || pte_is_special(pte))
+		return false;
+	if (wants(gup, UCOW_FOLL_LONGTERM) && pte_kind(pte) != PTE_KIND_ANON && !pte_is_writable(pte))
+		return false;
+	page = pte_page(&gup->mm->machine->frames, pte);
+	if (fast_take(gup, page))
+		return false;
+	/* The flag is read after the reference was taken and found good, as in gup_must_unshare (B.5). */
+	if (!fast_holds(gup, fast, va, pte) || !fast_permits(gup, pte, page)) {
+		fast_undo(gup, page);
+		return false;
+	}
+	gup->budget -= gup->account != NULL;
+	gup->pages[gup->done++] = page;
+	return true;
+}
+
+/*
+ * The pages of one leaf. It must be private and marked already: a mark is made under the mmap lock alone, so that no
+ * table is ever marked that a fork has just shared [rule 4].
+ */
+static bool fast_leaf(struct gup *gup, uint64_t va)
+{
+	const struct ucow_mm *mm = gup->mm;
+	struct fast fast = {.sequence = atomic_load(&mm->write_protect_seq), .shape = shape_read(&mm->pt)};
+	struct walk walk = table_walk_path(&mm->pt, va);
+	uint64_t end = table_leaf_end(va, UCOW_ADDRESS_LIMIT);
+
+	if ((mm->machine->policy->protects_sequence && (fast.sequence & 1)) || !walk.leaf || !walk.is_private ||
+	    !(atomic_load_explicit(&walk.leaf->hints, memory_order_acquire) & TABLE_MAY_HOLD_REFS))
+		return false;
+	fast.leaf = walk.leaf;
+	for (; va < end && gup->done < gup->npages; va += UCOW_PAGE_SIZE)
+		if (!fast_page(gup, &fast, va))
+			return false;
+	return true;
+}
+
+static void run_fast(struct gup *gup)
+{
+	struct epoch *epoch = &gup->mm->machine->epoch;
+	uint64_t va = gup->start;
+
+	epoch_enter(epoch);
+	while (gup->done < gup->npages && va < UCOW_ADDRESS_LIMIT && fast_leaf(gup, va))
+		va = gup->start + ((uint64_t)gup->done << UCOW_PAGE_SHIFT);
+	epoch_leave(epoch);
 }
 
 /* ---- the loop (__get_user_pages) ---- */
@@ -201,7 +308,9 @@ static int step(struct gup *gup)
 	error = enter_vma(gup, va);
 	if (error)
 		return error;
+	epoch_enter(&gup->mm->machine->epoch);
 	leaf = table_find_leaf(&gup->mm->pt, va);
+	epoch_leave(&gup->mm->machine->epoch);
 	if (leaf) {
 		size_t done = gup->done;
 
@@ -219,17 +328,25 @@ static int step(struct gup *gup)
 
 static int run(struct gup *gup)
 {
+	struct epoch *epoch = &gup->mm->machine->epoch;
+	unsigned tries = 0;
 	int error;
 
+	if (gup->fast)
+		run_fast(gup);
 	do {
 		error = 0;
 		gup->vma = NULL;
 		gup->over_limit = false;
+		if (gup->done == gup->npages)
+			break;
 		rwlock_read_lock(&gup->mm->mmap_lock);
 		while (!error && gup->done < gup->npages)
 			error = step(gup);
 		rwlock_read_unlock(&gup->mm->mmap_lock);
-	} while (unlikely(gup->over_limit) && !group_make_room(gup->mm->group, 1));
+		epoch_settle(epoch);
+	} while ((unlikely(gup->over_limit) && !group_make_room(gup->mm->group, 1)) ||
+		 (unlikely(error == -ENOMEM) && epoch_relieve(epoch, &tries)));
 	return gup->done || wants(gup, UCOW_FOLL_FAST_ONLY) ? 0 : error;
 }
 
@@ -273,7 +390,13 @@ static long pin_pages(struct gup *gup)
 static long gup_common(struct ucow_mm *mm, uint64_t va, size_t npages, unsigned flags, unsigned allowed, bool pin,
 		       struct ucow_page **pages)
 {
-	struct gup gup = {.mm = mm, .pages = pages, .npages = npages, .start = va & UCOW_PAGE_MASK, .flags = flags};
+	struct gup gup = {
+		.mm = mm,
+		.pages = pages,
+		.start = va & UCOW_PAGE_MASK,
+		.flags = flags,
+		.fast = allowed == FOLL_FAST,
+	};
 
 	gup.npages = (size_t)min_u64(npages, UCOW_ADDRESS_LIMIT >> UCOW_PAGE_SHIFT);
 	if (!mm || !npages || !pages || (flags & ~allowed) || (!pin && (flags & UCOW_FOLL_LONGTERM)))
@@ -315,6 +438,73 @@ long ucow_pin_user_pages_remote(struct ucow_mm *mm, uint64_t va, size_t npages, 
 				struct ucow_page **pages)
 {
 	return gup_common(mm, va, npages, flags, FOLL_PUBLIC, true, pages);
+}
+
+/* ---- access_remote_vm ---- */
+
+/* Bytes of one page, while the mmap lock keeps forks and unmaps out. */
+static void copy_bytes(const struct gup *gup, uint64_t va, char *buffer, size_t nbytes)
+{
+	char *bytes = (char *)page_bytes(gup->pages[0]) + (va & ~UCOW_PAGE_MASK);
+
+	hook_step(wants(gup, UCOW_FOLL_WRITE) ? HOOK_STORE : HOOK_LOAD, bytes);
+	for (size_t i = 0; i < nbytes; i++)
+		if (wants(gup, UCOW_FOLL_WRITE))
+			__atomic_store_n(bytes + i, buffer[i], __ATOMIC_RELAXED);
+		else
+			buffer[i] = __atomic_load_n(bytes + i, __ATOMIC_RELAXED);
+}
+
+static int access_page(struct ucow_mm *mm, uint64_t va, char *buffer, size_t nbytes, unsigned flags)
+{
+	struct epoch *epoch = &mm->machine->epoch;
+	struct ucow_page *page;
+	unsigned tries = 0;
+	struct gup gup;
+	int error;
+
+	do {
+		gup = (struct gup){
+			.mm = mm,
+			.pages = &page,
+			.npages = 1,
+			.start = va & UCOW_PAGE_MASK,
+			.flags = flags,
+		};
+		error = 0;
+		rwlock_read_lock(&mm->mmap_lock);
+		while (!error && !gup.done)
+			error = step(&gup);
+		if (gup.done) {
+			copy_bytes(&gup, va, buffer, nbytes);
+			if (!page_is(page, PAGE_ZERO))
+				page_put(page);
+		}
+		rwlock_read_unlock(&mm->mmap_lock);
+		epoch_settle(epoch);
+	} while ((unlikely(gup.over_limit) && !group_make_room(mm->group, 1)) ||
+		 (unlikely(error == -ENOMEM) && epoch_relieve(epoch, &tries)));
+	return error;
+}
+
+int ucow_access_remote(struct ucow_mm *mm, uint64_t va, void *buffer, size_t nbytes, unsigned flags, size_t *done)
+{
+	size_t at = 0;
+	int error = 0;
+
+	if (flags & ~(UCOW_FOLL_WRITE | UCOW_FOLL_FORCE))
+		return -EINVAL;
+	if (mm->read_only && (flags & UCOW_FOLL_WRITE))
+		return -EACCES;
+	while (at < nbytes && !error) {
+		size_t step_bytes = (size_t)min_u64(nbytes - at, UCOW_PAGE_SIZE - ((va + at) & ~UCOW_PAGE_MASK));
+
+		error = access_page(mm, va + at, (char *)buffer + at, step_bytes, flags);
+		at += error ? 0 : step_bytes;
+	}
+	if (done)
+		*done = at;
+	return error;
 }
 
 /* ---- release ---- */

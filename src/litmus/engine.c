@@ -24,18 +24,31 @@ struct engine_process *engine_process(struct engine *engine, const struct stmt *
 struct ucow_cpu *engine_cpu(struct engine *engine, const struct stmt *stmt, int name)
 {
 	struct engine_process *process = engine_process(engine, stmt, name);
+	struct ucow_cpu *cpu;
 	int error;
 
-	if (!process || process->cpu)
-		return process ? process->cpu : NULL;
-	error = ucow_cpu_create(engine->machine, &process->cpu);
+	if (!process || engine->cpus[name])
+		return process ? engine->cpus[name] : NULL;
+	error = ucow_cpu_create(engine->machine, &cpu);
 	if (error) {
-		process->cpu = NULL;
 		run_result_error(engine->result, stmt, "engine: no cpu: %s", litmus_error_name(-error));
 		return NULL;
 	}
-	ucow_cpu_attach(process->cpu, process->mm);
-	return process->cpu;
+	ucow_cpu_attach(cpu, process->mm);
+	engine->cpus[name] = cpu;
+	return cpu;
+}
+
+void engine_destroy_cpu(struct engine *engine, int name)
+{
+	ucow_cpu_destroy(engine->cpus[name]);
+	engine->cpus[name] = NULL;
+}
+
+void engine_destroy_cpus(struct engine *engine)
+{
+	for (int name = 0; name < (int)engine->litmus->nnames; name++)
+		engine_destroy_cpu(engine, name);
 }
 
 struct engine_handle *engine_held(struct engine *engine, const struct stmt *stmt)
@@ -188,7 +201,7 @@ void engine_release_all(struct engine *engine)
 			engine_drop_handle(litmus->names[i].kind, &engine->objects[i].handle, false);
 	for (size_t i = 0; i < litmus->nnames; i++)
 		if (litmus->names[i].kind == NAME_PROCESS)
-			engine_exit_process(engine, &engine->objects[i].process);
+			engine_exit_process(engine, (int)i);
 }
 
 void engine_free(struct engine *engine)
@@ -202,4 +215,5 @@ void engine_free(struct engine *engine)
 			free(engine->objects[i].file.bytes);
 	}
 	free(engine->objects);
+	free(engine->cpus);
 }

@@ -54,13 +54,32 @@ static int reap(pid_t pid)
 /* What the child shares with its parent. */
 struct answer {
 	struct run_result result;
-	bool done;                      /* the result is whole */
-	const struct stmt *volatile at; /* the statement that runs now: the parent has it at the same address */
+	bool done; /* the result is whole */
+	/* The statements that run now, by lane: the parent has them at the same addresses. */
+	const struct stmt *volatile at[LITMUS_LANES_MAX];
 };
 
-static void describe_end(struct run_result *result, const struct stmt *at, int status)
+/* The first of them in the file; @others: whether there are more. */
+static const struct stmt *running(const struct answer *answer, bool *others)
 {
-	const char *when = at ? "" : " at the end of the test";
+	const struct stmt *first = NULL;
+
+	*others = false;
+	for (size_t i = 0; i < LITMUS_LANES_MAX; i++) {
+		const struct stmt *stmt = answer->at[i];
+
+		*others |= first && stmt;
+		if (!first)
+			first = stmt;
+	}
+	return first;
+}
+
+static void describe_end(struct run_result *result, const struct answer *answer, int status)
+{
+	bool others;
+	const struct stmt *at = running(answer, &others);
+	const char *when = !at ? " at the end of the test" : others ? " here or in another lane" : "";
 
 	if (WIFSIGNALED(status))
 		run_result_error(result, at, "engine: crashed%s: SIG%s", when, sigabbrev_np(WTERMSIG(status)));
@@ -74,7 +93,7 @@ static _Noreturn void run_child(const struct litmus *litmus, const struct run_op
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(1);
-	engine_run_here(litmus, options, &answer->result, &answer->at);
+	engine_run_here(litmus, options, &answer->result, answer->at);
 	answer->done = true;
 	_exit(0);
 }
@@ -82,7 +101,7 @@ static _Noreturn void run_child(const struct litmus *litmus, const struct run_op
 static void await_child(pid_t pid, int fd, const struct run_options *options, const struct answer *answer,
 			struct run_result *result)
 {
-	bool ended = wait_closed(fd, options->timeout_seconds);
+	bool ended = wait_closed(fd, options->timeout_seconds), others;
 	int status;
 
 	if (!ended)
@@ -91,9 +110,10 @@ static void await_child(pid_t pid, int fd, const struct run_options *options, co
 	if (answer->done)
 		*result = answer->result;
 	else if (!ended)
-		run_result_error(result, answer->at, "engine: timed out after %u s", options->timeout_seconds);
+		run_result_error(result, running(answer, &others), "engine: timed out after %u s",
+				 options->timeout_seconds);
 	else
-		describe_end(result, answer->at, status);
+		describe_end(result, answer, status);
 }
 
 void engine_run_apart(const struct litmus *litmus, const struct run_options *options, struct run_result *result)

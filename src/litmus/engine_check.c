@@ -64,14 +64,7 @@ int engine_check_reads(struct engine *engine, const struct stmt *stmt)
 /* A tracer reads with plain references, whatever the protection (semantics.md B.5: /proc/PID/mem). */
 static int peek(void *mm, uint64_t va, unsigned char *bytes, size_t nbytes)
 {
-	struct ucow_page *page;
-	long taken = ucow_get_user_pages_remote(mm, va & UCOW_PAGE_MASK, 1, UCOW_FOLL_FORCE, &page);
-
-	if (taken != 1)
-		return taken ? (int)taken : -EFAULT;
-	memcpy(bytes, (char *)ucow_page_address(page) + (va & ~UCOW_PAGE_MASK), nbytes);
-	ucow_put_pages(&page, 1);
-	return 0;
+	return ucow_access_remote(mm, va, bytes, nbytes, UCOW_FOLL_FORCE, NULL);
 }
 
 /* /proc/PID/mem tells of anything that it cannot reach as EIO. */
@@ -93,22 +86,24 @@ static void drain(struct engine *engine, const struct stmt *stmt, struct engine_
 		return;
 	}
 	for (size_t i = 0; i < pipe->npages; i++)
-		memcpy(pipe->bytes + i * UCOW_PAGE_SIZE, ucow_page_address(pipe->pages[i]), UCOW_PAGE_SIZE);
+		engine_load_bytes(pipe->bytes + i * UCOW_PAGE_SIZE, ucow_page_address(pipe->pages[i]), UCOW_PAGE_SIZE);
 	engine_drop_handle(NAME_PIPE, pipe, false);
 	pipe->state = HANDLE_DRAINED;
 }
 
-static const unsigned char *handle_bytes(const struct engine_handle *handle, size_t page)
+static void handle_bytes(const struct engine_handle *handle, size_t page, unsigned char *bytes, size_t nbytes)
 {
 	if (handle->state == HANDLE_DRAINED)
-		return handle->bytes + page * UCOW_PAGE_SIZE;
-	return ucow_page_address(handle->pages[page]);
+		memcpy(bytes, handle->bytes + page * UCOW_PAGE_SIZE + handle->offset, nbytes);
+	else
+		engine_load_bytes(bytes, (char *)ucow_page_address(handle->pages[page]) + handle->offset, nbytes);
 }
 
 int engine_check_handle_reads(struct engine *engine, const struct stmt *stmt)
 {
 	const struct name *name = &engine->litmus->names[stmt->handle];
 	struct engine_handle *handle = engine_held(engine, stmt);
+	unsigned char bytes[UCOW_PAGE_SIZE];
 	size_t nbytes;
 	char label[64];
 
@@ -119,7 +114,8 @@ int engine_check_handle_reads(struct engine *engine, const struct stmt *stmt)
 		drain(engine, stmt, handle);
 	for (size_t i = 0; engine->result->verdict == VERDICT_PASS && i < handle->npages; i++) {
 		judge_page_label(label, name->text, i, handle->npages);
-		compare(engine, stmt, label, handle_bytes(handle, i) + handle->offset, nbytes);
+		handle_bytes(handle, i, bytes, nbytes);
+		compare(engine, stmt, label, bytes, nbytes);
 	}
 	return 0;
 }
@@ -127,13 +123,16 @@ int engine_check_handle_reads(struct engine *engine, const struct stmt *stmt)
 int engine_check_file_reads(struct engine *engine, const struct stmt *stmt)
 {
 	const struct engine_file *file = &engine->objects[stmt->file].file;
-	uint64_t start = stmt->file_page * UCOW_PAGE_SIZE, end = file->npages * UCOW_PAGE_SIZE;
+	uint64_t start = stmt->file_page * UCOW_PAGE_SIZE, end;
 	size_t nbytes = judge_wanted(stmt, 0, UCOW_PAGE_SIZE);
 
+	engine_lock_shared();
+	end = file->npages * UCOW_PAGE_SIZE;
 	if (start + nbytes > end)
 		run_result_break(engine->result, stmt, "the end of the file");
 	else
 		compare(engine, stmt, "", file->bytes + start, nbytes);
+	engine_unlock_shared();
 	return 0;
 }
 

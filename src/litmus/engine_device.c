@@ -83,7 +83,7 @@ static int take(struct engine *engine, const struct stmt *stmt, gup_function *gu
 	if (!pages)
 		return 0;
 	taken = gup(cpu, engine_va_start(engine, &stmt->place), npages, flags, pages);
-	if (taken > 0 && (uint64_t)taken < npages && engine->page_lock_held) {
+	if (taken > 0 && (uint64_t)taken < npages && engine->met) {
 		release_pages(kind, pages, (size_t)taken, false);
 		taken = -EDEADLK;
 	}
@@ -127,7 +127,8 @@ int engine_device_write(struct engine *engine, const struct stmt *stmt)
 	const struct text *text = &stmt->texts[0];
 
 	for (size_t i = 0; handle && i < handle->npages; i++)
-		memcpy((char *)ucow_page_address(handle->pages[i]) + handle->offset, text->bytes, text->nbytes);
+		engine_store_bytes((char *)ucow_page_address(handle->pages[i]) + handle->offset, text->bytes,
+				   text->nbytes);
 	return 0;
 }
 
@@ -152,17 +153,28 @@ int engine_put(struct engine *engine, const struct stmt *stmt)
 
 /* ---- locks ---- */
 
-/* Returns: whether all of them were locked; else none is. */
-static bool lock_pages(struct ucow_page **pages, size_t npages)
+/* Returns: NULL: all of them were locked; else none is, because of the one that is returned. */
+static struct ucow_page *lock_pages(struct ucow_page **pages, size_t npages)
 {
 	for (size_t i = 0; i < npages; i++) {
 		if (ucow_page_trylock(pages[i]))
 			continue;
-		while (i--)
-			ucow_page_unlock(pages[i]);
-		return false;
+		for (size_t n = i; n--;)
+			ucow_page_unlock(pages[n]);
+		return pages[i];
 	}
-	return true;
+	return NULL;
+}
+
+/* Locked and bound as one, so that every other lane knows whom a taken lock belongs to. */
+static bool lock_and_bind(struct engine *engine, const struct stmt *stmt, struct ucow_page **pages, size_t npages)
+{
+	engine_lock_shared();
+	engine->met = lock_pages(pages, npages);
+	if (!engine->met)
+		bind_handle(engine, stmt, pages, npages);
+	engine_unlock_shared();
+	return !engine->met;
 }
 
 /* A scanner finds pages without a fault. Returns: how many, each with a reference; or an error if none. */
@@ -193,22 +205,23 @@ int engine_lock(struct engine *engine, const struct stmt *stmt)
 	if (!pages)
 		return 0;
 	found = find_pages(engine, stmt, process->mm, pages);
-	if (found == (long)npages && lock_pages(pages, npages)) {
-		bind_handle(engine, stmt, pages, npages);
+	if (found == (long)npages && lock_and_bind(engine, stmt, pages, npages))
 		return 0;
-	}
 	if (found > 0)
 		ucow_put_pages(pages, (size_t)found);
 	free(pages);
 	if (found < (long)npages)
 		return found < 0 ? engine_outcome((int)found) : EFAULT;
-	engine->page_lock_held = true;
 	return EDEADLK;
 }
 
 int engine_unlock(struct engine *engine, const struct stmt *stmt)
 {
-	return release(engine, stmt, false);
+	engine_lock_shared();
+	release(engine, stmt, false);
+	engine_wake();
+	engine_unlock_shared();
+	return 0;
 }
 
 /* ---- other processes ---- */
@@ -218,14 +231,9 @@ typedef int store_page(struct ucow_mm *mm, uint64_t va, const struct text *text)
 
 static int poke_page(struct ucow_mm *mm, uint64_t va, const struct text *text)
 {
-	struct ucow_page *page;
-	long taken = ucow_get_user_pages_remote(mm, va & UCOW_PAGE_MASK, 1, UCOW_FOLL_WRITE | UCOW_FOLL_FORCE, &page);
+	void *bytes = (void *)(uintptr_t)text->bytes; /* only read from */
 
-	if (taken != 1)
-		return taken ? (int)taken : -EFAULT;
-	memcpy((char *)ucow_page_address(page) + (va & ~UCOW_PAGE_MASK), text->bytes, text->nbytes);
-	ucow_put_pages(&page, 1);
-	return 0;
+	return ucow_access_remote(mm, va, bytes, text->nbytes, UCOW_FOLL_WRITE | UCOW_FOLL_FORCE, NULL);
 }
 
 static int remote_write_page(struct ucow_mm *mm, uint64_t va, const struct text *text)
@@ -235,7 +243,7 @@ static int remote_write_page(struct ucow_mm *mm, uint64_t va, const struct text 
 
 	if (taken != 1)
 		return taken ? (int)taken : -EFAULT;
-	memcpy((char *)ucow_page_address(page) + (va & ~UCOW_PAGE_MASK), text->bytes, text->nbytes);
+	engine_store_bytes((char *)ucow_page_address(page) + (va & ~UCOW_PAGE_MASK), text->bytes, text->nbytes);
 	ucow_unpin_user_pages_dirty_lock(&page, 1, true);
 	return 0;
 }
@@ -246,8 +254,11 @@ static int store_remote(struct engine *engine, const struct stmt *stmt, store_pa
 	struct engine_process *other = engine_process(engine, stmt, stmt->proc2);
 	int error = 0;
 
-	for (uint64_t i = 0; actor && other && !error && i < stmt->place.npages; i++)
-		error = store(other->mm, engine_va(engine, &stmt->place, i), &stmt->texts[0]);
+	for (; actor && other && engine->stored < stmt->place.npages; engine->stored++) {
+		error = store(other->mm, engine_va(engine, &stmt->place, engine->stored), &stmt->texts[0]);
+		if (error)
+			break;
+	}
 	return engine_outcome(error);
 }
 
@@ -266,6 +277,7 @@ int engine_remote_write(struct engine *engine, const struct stmt *stmt)
 
 /* ---- files and O_DIRECT ---- */
 
+/* With the lock held: the array may move. */
 static bool resize_file(struct engine *engine, const struct stmt *stmt, struct engine_file *file, uint64_t npages)
 {
 	unsigned char *bytes = realloc(file->bytes, npages ? npages * UCOW_PAGE_SIZE : 1);
@@ -304,7 +316,9 @@ int engine_sync(struct engine *engine, const struct stmt *stmt)
 
 int engine_truncate(struct engine *engine, const struct stmt *stmt)
 {
+	engine_lock_shared();
 	resize_file(engine, stmt, &engine->objects[stmt->file].file, stmt->count);
+	engine_unlock_shared();
 	return 0;
 }
 
@@ -313,14 +327,29 @@ static void transfer(const struct stmt *stmt, const struct engine_file *file, st
 {
 	uint64_t offset = stmt->place.offset;
 
+	engine_lock_shared();
 	for (uint64_t i = 0; i < stmt->place.npages; i++) {
 		unsigned char *memory = (unsigned char *)ucow_page_address(pages[i]) + offset;
 		unsigned char *bytes = file->bytes + (stmt->file_page + i) * UCOW_PAGE_SIZE + offset;
 
 		if (stmt->file_page + i >= file->npages)
 			break; /* a read stops at the end of the file */
-		memcpy(to_file ? bytes : memory, to_file ? memory : bytes, UCOW_PAGE_SIZE - offset);
+		if (to_file)
+			engine_load_bytes(bytes, memory, UCOW_PAGE_SIZE - offset);
+		else
+			engine_store_bytes(memory, bytes, UCOW_PAGE_SIZE - offset);
 	}
+	engine_unlock_shared();
+}
+
+static bool extend_file(struct engine *engine, const struct stmt *stmt, struct engine_file *file, uint64_t npages)
+{
+	bool enough;
+
+	engine_lock_shared();
+	enough = npages <= file->npages || resize_file(engine, stmt, file, npages);
+	engine_unlock_shared();
+	return enough;
 }
 
 /* O_DIRECT pins for as long as the transfer takes; what it cannot pin whole it refuses. */
@@ -328,9 +357,9 @@ static int direct(struct engine *engine, const struct stmt *stmt, bool to_file)
 {
 	struct ucow_cpu *cpu = engine_cpu(engine, stmt, stmt->proc);
 	struct engine_file *file = &engine->objects[stmt->file].file;
-	uint64_t npages = stmt->place.npages, end = stmt->file_page + npages;
+	uint64_t npages = stmt->place.npages;
 	struct ucow_page **pages = cpu ? alloc_pages(engine, stmt, npages) : NULL;
-	bool ready = pages && (!to_file || end <= file->npages || resize_file(engine, stmt, file, end));
+	bool ready = pages && (!to_file || extend_file(engine, stmt, file, stmt->file_page + npages));
 	long taken = 0;
 
 	if (ready)
@@ -343,7 +372,7 @@ static int direct(struct engine *engine, const struct stmt *stmt, bool to_file)
 	free(pages);
 	if (!ready || taken == (long)npages)
 		return 0;
-	return taken < 0 ? engine_outcome((int)taken) : engine->page_lock_held ? EDEADLK : EFAULT;
+	return taken < 0 ? engine_outcome((int)taken) : engine->met ? EDEADLK : EFAULT;
 }
 
 int engine_direct_out(struct engine *engine, const struct stmt *stmt)

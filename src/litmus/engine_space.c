@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* Regions start in 2 MiB blocks of their own, so that no test depends on what lies beside its region. */
-#define REGION_START UINT64_C(0x100000000000)
+#define REGION_START ((UINT64_C(1) << UCOW_ADDRESS_BITS) / 16)
 #define REGION_ALIGN UINT64_C(0x200000)
 
 int engine_fresh_va(struct engine *engine, uint64_t npages, uint64_t *va)
@@ -23,6 +23,14 @@ int engine_fresh_va(struct engine *engine, uint64_t npages, uint64_t *va)
 	/* One page beyond the region stays free. */
 	engine->next_va = (start + (npages + 1) * UCOW_PAGE_SIZE + REGION_ALIGN - 1) & ~(REGION_ALIGN - 1);
 	return 0;
+}
+
+/* Once a statement: it may begin again, and those of lanes have theirs before the lanes run. */
+int engine_place_region(struct engine *engine, const struct stmt *stmt)
+{
+	uint64_t *va = &engine->objects[stmt->name].va;
+
+	return *va ? 0 : engine_fresh_va(engine, stmt->kind == STMT_MAP ? stmt->count : stmt->place.npages, va);
 }
 
 static unsigned prot_bits(enum litmus_prot prot)
@@ -48,16 +56,16 @@ int engine_map(struct engine *engine, const struct stmt *stmt)
 {
 	struct engine_process *process = engine_process(engine, stmt, stmt->proc);
 	unsigned flags = stmt->options & MAP_OPT_SHARED ? UCOW_MAP_SHARED : UCOW_MAP_PRIVATE;
-	uint64_t *va = &engine->objects[stmt->name].va, mapped;
+	uint64_t mapped;
 
 	if (!process)
 		return 0;
-	if (engine_fresh_va(engine, stmt->count, va))
+	if (engine_place_region(engine, stmt))
 		return ENOMEM;
 	if (stmt->options & MAP_OPT_POPULATE)
 		flags |= UCOW_MAP_POPULATE;
-	return engine_outcome(ucow_mmap(process->mm, *va, stmt->count * UCOW_PAGE_SIZE, prot_bits(stmt->prot),
-					flags | UCOW_MAP_FIXED_NOREPLACE, &mapped));
+	return engine_outcome(ucow_mmap(process->mm, engine->objects[stmt->name].va, stmt->count * UCOW_PAGE_SIZE,
+					prot_bits(stmt->prot), flags | UCOW_MAP_FIXED_NOREPLACE, &mapped));
 }
 
 int engine_unmap(struct engine *engine, const struct stmt *stmt)
@@ -82,14 +90,15 @@ int engine_move(struct engine *engine, const struct stmt *stmt)
 {
 	struct engine_process *process = engine_process(engine, stmt, stmt->proc);
 	uint64_t nbytes = place_bytes(&stmt->place);
-	uint64_t *va = &engine->objects[stmt->name].va, moved;
+	uint64_t moved;
 
 	if (!process)
 		return 0;
-	if (engine_fresh_va(engine, stmt->place.npages, va))
+	if (engine_place_region(engine, stmt))
 		return ENOMEM;
 	return engine_outcome(ucow_mremap(process->mm, engine_va_start(engine, &stmt->place), nbytes, nbytes,
-					  UCOW_MREMAP_MAYMOVE | UCOW_MREMAP_FIXED, *va, &moved));
+					  UCOW_MREMAP_MAYMOVE | UCOW_MREMAP_FIXED, engine->objects[stmt->name].va,
+					  &moved));
 }
 
 bool engine_advice(enum litmus_advice advice, enum ucow_advice *word)
@@ -129,8 +138,12 @@ int engine_write(struct engine *engine, const struct stmt *stmt)
 	const struct text *text = &stmt->texts[0];
 	int error = 0;
 
-	for (uint64_t i = 0; cpu && !error && i < stmt->place.npages; i++)
-		error = ucow_write(cpu, engine_va(engine, &stmt->place, i), text->bytes, text->nbytes, NULL);
+	for (; cpu && engine->stored < stmt->place.npages; engine->stored++) {
+		error = ucow_write(cpu, engine_va(engine, &stmt->place, engine->stored), text->bytes, text->nbytes,
+				   NULL);
+		if (error)
+			break;
+	}
 	return engine_access_outcome(error);
 }
 
@@ -159,7 +172,7 @@ int engine_fork(struct engine *engine, const struct stmt *stmt)
 			break;
 	}
 	while (error && n)
-		engine_exit_process(engine, &children[--n].process);
+		engine_exit_process(engine, stmt->name + (int)--n);
 	return engine_outcome(error);
 }
 
@@ -170,11 +183,12 @@ int engine_snapshot(struct engine *engine, const struct stmt *stmt)
 	return process ? engine_outcome(ucow_snapshot(process->mm, &engine->objects[stmt->name].process.mm)) : 0;
 }
 
-void engine_exit_process(struct engine *engine, struct engine_process *process)
+void engine_exit_process(struct engine *engine, int name)
 {
+	struct engine_process *process = &engine->objects[name].process;
 	int error = 0;
 
-	ucow_cpu_destroy(process->cpu);
+	engine_destroy_cpu(engine, name);
 	if (process->mm)
 		error = ucow_mm_destroy(process->mm);
 	if (error)
@@ -188,7 +202,7 @@ int engine_exit(struct engine *engine, const struct stmt *stmt)
 	struct engine_process *process = engine_process(engine, stmt, stmt->proc);
 
 	if (process)
-		engine_exit_process(engine, process);
+		engine_exit_process(engine, stmt->proc);
 	return 0;
 }
 

@@ -257,6 +257,9 @@ struct stmt {
 	int error; /* with FAILS, MAY_FAIL: errno value, LITMUS_SIGSEGV or LITMUS_SIGBUS */
 };
 
+/* Lanes that a block may have. */
+#define LITMUS_LANES_MAX 64u
+
 struct litmus {
 	char *path;   /* as given */
 	char *test;   /* file name without folder and `.litmus` */

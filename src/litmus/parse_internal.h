@@ -19,7 +19,7 @@
 #define MAX_CHILDREN          4096u
 #define MAX_STATEMENTS        65536u
 #define MAX_ALTERNATIVES      64u
-#define MAX_LANES             64u
+#define MAX_LANES             LITMUS_LANES_MAX
 #define MAX_REGION_PAGES      ((uint64_t)1 << 18) /* 1 GiB; files too */
 #define MAX_CHECKED_NUMBER    ((uint64_t)1 << 52)
 #define MAX_MACHINE_BYTES     ((uint64_t)64 << 30)

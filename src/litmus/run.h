@@ -15,7 +15,8 @@ enum verdict { VERDICT_PASS, VERDICT_BREAK, VERDICT_SKIP, VERDICT_ERROR };
 struct run_options {
 	enum ucow_policy policy;  /* engine only */
 	enum ucow_fork_mode fork; /* engine only; never UCOW_FORK_DEFAULT here */
-	uint64_t seed;            /* order of the lanes' statements */
+	uint64_t seed;            /* how long lanes wait before their statements */
+	uint64_t ram_bytes;       /* engine only: where the test does not say; 0: 64 MiB */
 	unsigned timeout_seconds; /* for one run; never 0 */
 	bool in_process; /* engine only: in this process, for debuggers: no timeout, and a crash is everybody's */
 };

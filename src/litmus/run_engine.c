@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The engine runner: a fresh machine for one test, its statements in order, lanes interleaved by seed, outcomes judged,
- * and the balance drawn at the end.
+ * The engine runner: a fresh machine for one test, its statements in order, outcomes judged, and the balance drawn at
+ * the end.
  */
 #include "engine.h"
 #include "judge.h"
@@ -15,27 +15,38 @@
 
 /* ---- the machine ---- */
 
-/* Nobody waits for a page lock here: statements run one at a time, so the holder would never get on. */
-static bool give_up_page_lock(void *arg, struct ucow_page *page)
+/*
+ * Where threads run, nobody waits inside of the engine: the statement gives up and begins again when the lock may be
+ * free (engine_wait_page), so that waiting for ever is noticed. The explorer notices that by itself.
+ */
+static bool wait_for_page_lock(void *arg, struct ucow_page *page)
 {
-	struct engine *engine = arg;
+	struct engine *engine = engine_current();
 
-	(void)page;
-	engine->page_lock_held = true;
+	(void)arg;
+	if (ENGINE_LANES_ARE_FIBRES)
+		return true;
+	engine->met = page;
 	return false;
 }
 
-static bool start_machine(struct engine *engine)
+static uint64_t ram_bytes(const struct engine *engine)
+{
+	if (engine->litmus->machine.ram_bytes)
+		return engine->litmus->machine.ram_bytes;
+	return engine->options->ram_bytes ? engine->options->ram_bytes : DEFAULT_RAM;
+}
+
+bool engine_begin(struct engine *engine)
 {
 	const struct run_options *options = engine->options;
 	struct ucow_machine_options machine_options = {
 		.size = sizeof(machine_options),
-		.ram_bytes = engine->litmus->machine.ram_bytes ? engine->litmus->machine.ram_bytes : DEFAULT_RAM,
+		.ram_bytes = ram_bytes(engine),
 		.policy = options->policy,
 		.fork_mode = options->fork,
 		.flags = UCOW_MACHINE_POISON,
-		.on_page_lock_wait = give_up_page_lock,
-		.arg = engine,
+		.on_page_lock_wait = wait_for_page_lock,
 	};
 	int error = ucow_machine_create(&machine_options, &engine->machine);
 
@@ -96,16 +107,21 @@ static void check_balance(struct engine *engine)
 	}
 }
 
-static void stop_machine(struct engine *engine)
+void engine_settle(struct engine *engine)
 {
-	*engine->at = NULL;
-	if (!engine->machine)
-		return;
+	engine_at(engine, NULL);
 	ucow_machine_inject(engine->machine, UCOW_INJECT_ALL, 0);
 	check_machine(engine, NULL, "after the last statement");
 	engine_release_all(engine);
 	check_machine(engine, NULL, "after all processes exited");
 	check_balance(engine);
+}
+
+static void stop_machine(struct engine *engine)
+{
+	if (!engine->machine)
+		return;
+	engine_settle(engine);
 	if (ucow_machine_destroy(engine->machine))
 		violation(engine, NULL, "the machine cannot be destroyed", "something is left");
 }
@@ -125,137 +141,67 @@ static bool judged(struct engine *engine, const struct stmt *stmt)
 	return false;
 }
 
-/* Returns: false if the statement waits for a page lock and has done nothing. */
-static bool run_statement(struct engine *engine, const struct stmt *stmt)
+void engine_at(struct engine *engine, const struct stmt *stmt)
+{
+	engine->at[engine->lane] = stmt;
+}
+
+/* Run @stmt, again and again if it meets a page lock and has done nothing. Returns: whether it ended, with @outcome. */
+static bool complete(struct engine *engine, const struct stmt *stmt, int *outcome)
+{
+	int error = 0;
+
+	engine->stored = 0;
+	do {
+		engine->met = NULL;
+		*outcome = engine_statement(engine, stmt);
+		if (*outcome != EDEADLK || !engine->met)
+			return true;
+		error = engine_wait_page(engine, engine->met);
+	} while (!error);
+	if (error == EDEADLK)
+		run_result_break(engine->result, stmt, "blocked for ever on a page lock");
+	return false;
+}
+
+void engine_run_statement(struct engine *engine, const struct stmt *stmt)
 {
 	bool listed = engine->litmus->breaks >> engine->options->policy & 1;
 	int outcome;
 
 	if (!judged(engine, stmt))
-		return true;
-	engine->page_lock_held = false;
-	*engine->at = stmt;
-	outcome = engine_statement(engine, stmt);
-	if (outcome == EDEADLK && engine->page_lock_held)
-		return false;
-	if (engine->result->verdict == VERDICT_SKIP)
-		return true;
+		return;
+	engine_at(engine, stmt);
+	if (!complete(engine, stmt, &outcome))
+		return;
 	engine->result->checks += judge_is_judgement(stmt);
 	judge_outcome(engine->result, stmt, outcome, listed);
-	if (engine->check_always)
-		check_machine(engine, stmt, "after this statement");
-	return true;
-}
-
-static void blocked_for_ever(struct engine *engine, const struct stmt *stmt)
-{
-	run_result_break(engine->result, stmt, "blocked for ever on a page lock");
-}
-
-/* ---- lanes ---- */
-
-struct lane {
-	size_t next, end; /* statements still to run */
-	bool blocked;     /* its next statement waits for a page lock */
-};
-
-/* splitmix64 (Steele, Lea, Flood 2014). */
-static uint64_t next_random(uint64_t *state)
-{
-	uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-
-	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-	return z ^ z >> 31;
-}
-
-/* Split the block that starts at statement @start. Returns: its end. */
-static size_t find_lanes(const struct litmus *litmus, size_t start, struct lane *lanes)
-{
-	unsigned block = litmus->stmts[start].block;
-	size_t i;
-
-	for (i = start; i < litmus->nstmts && litmus->stmts[i].block == block; i++) {
-		struct lane *lane = &lanes[litmus->stmts[i].lane];
-
-		if (lane->next == lane->end)
-			lane->next = i;
-		lane->end = i + 1;
-	}
-	return i;
-}
-
-/* A lane that may run now, each with the same chance. NULL: none. */
-static struct lane *choose_lane(struct engine *engine, struct lane *lanes, size_t nlanes)
-{
-	size_t ready = 0, chosen;
-
-	for (size_t i = 0; i < nlanes; i++)
-		ready += lanes[i].next < lanes[i].end && !lanes[i].blocked;
-	if (!ready)
-		return NULL;
-	chosen = next_random(&engine->random) % ready;
-	for (size_t i = 0;; i++)
-		if (lanes[i].next < lanes[i].end && !lanes[i].blocked && !chosen--)
-			return &lanes[i];
-}
-
-static void run_lanes(struct engine *engine, struct lane *lanes, size_t nlanes)
-{
-	const struct stmt *stmts = engine->litmus->stmts;
-	struct lane *lane;
-
-	while (engine->result->verdict == VERDICT_PASS && (lane = choose_lane(engine, lanes, nlanes))) {
-		if (!run_statement(engine, &stmts[lane->next])) {
-			lane->blocked = true;
-			continue;
-		}
-		lane->next++;
-		for (size_t i = 0; i < nlanes; i++)
-			lanes[i].blocked = false;
-	}
-	for (size_t i = 0; i < nlanes; i++)
-		if (lanes[i].blocked)
-			blocked_for_ever(engine, &stmts[lanes[i].next]);
-}
-
-/* Returns: the statement after the block. */
-static size_t run_parallel(struct engine *engine, size_t start)
-{
-	const struct litmus *litmus = engine->litmus;
-	size_t nlanes = 0, end;
-	struct lane *lanes;
-
-	for (size_t i = start; i < litmus->nstmts && litmus->stmts[i].block == litmus->stmts[start].block; i++)
-		if (litmus->stmts[i].lane >= nlanes)
-			nlanes = litmus->stmts[i].lane + 1;
-	lanes = calloc(nlanes, sizeof(*lanes));
-	if (!lanes) {
-		run_result_error(engine->result, &litmus->stmts[start], "out of memory");
-		return litmus->nstmts;
-	}
-	end = find_lanes(litmus, start, lanes);
-	run_lanes(engine, lanes, nlanes);
-	free(lanes);
-	return end;
 }
 
 /* ---- one run ---- */
 
+size_t engine_next(struct engine *engine, size_t i)
+{
+	const struct stmt *stmt = &engine->litmus->stmts[i];
+	size_t next = i + 1;
+
+	if (stmt->block)
+		next = engine_parallel(engine, i);
+	else
+		engine_run_statement(engine, stmt);
+	ucow_machine_synchronize(engine->machine);
+	if (engine->check_always)
+		check_machine(engine, stmt, stmt->block ? "after the lanes" : "after this statement");
+	return next;
+}
+
 static void run_statements(struct engine *engine)
 {
-	const struct litmus *litmus = engine->litmus;
 	size_t i = 0;
 
-	while (engine->result->verdict == VERDICT_PASS && i < litmus->nstmts) {
-		if (litmus->stmts[i].block) {
-			i = run_parallel(engine, i);
-			continue;
-		}
-		if (!run_statement(engine, &litmus->stmts[i]))
-			blocked_for_ever(engine, &litmus->stmts[i]);
-		i++;
-	}
+	engine_set_current(engine);
+	while (engine->result->verdict == VERDICT_PASS && i < engine->litmus->nstmts)
+		i = engine_next(engine, i);
 }
 
 static bool checks_always(void)
@@ -280,13 +226,15 @@ void engine_run_here(const struct litmus *litmus, const struct run_options *opti
 		.at = at,
 		.check_always = checks_always(),
 		.objects = calloc(litmus->nnames, sizeof(*engine.objects)),
+		.cpus = calloc(litmus->nnames, sizeof(struct ucow_cpu *)),
 	};
 
-	if (!engine.objects) {
+	if (!engine.objects || !engine.cpus) {
 		run_result_error(result, NULL, "out of memory");
+		engine_free(&engine);
 		return;
 	}
-	if (start_machine(&engine))
+	if (engine_begin(&engine))
 		run_statements(&engine);
 	stop_machine(&engine);
 	engine_free(&engine);
@@ -310,17 +258,21 @@ static bool has_mode(const struct litmus *litmus, enum ucow_fork_mode mode, char
 	return true;
 }
 
+bool engine_suits(const struct litmus *litmus, enum ucow_fork_mode mode, char *why, size_t size)
+{
+	return !engine_unsupported(litmus, why, size) && has_mode(litmus, mode, why, size);
+}
+
 void litmus_run_engine(const struct litmus *litmus, const struct run_options *options, struct run_result *result)
 {
-	const struct stmt *volatile at = NULL;
+	const struct stmt *volatile at[LITMUS_LANES_MAX] = {0};
 	char *why = result->reason;
 
 	memset(result, 0, sizeof(*result));
-	if (engine_unsupported(litmus, why, sizeof(result->reason)) ||
-	    !has_mode(litmus, options->fork, why, sizeof(result->reason)))
+	if (!engine_suits(litmus, options->fork, why, sizeof(result->reason)))
 		result->verdict = VERDICT_SKIP;
 	else if (options->in_process)
-		engine_run_here(litmus, options, result, &at);
+		engine_run_here(litmus, options, result, at);
 	else
 		engine_run_apart(litmus, options, result);
 }

@@ -352,6 +352,7 @@ int ucow_machine_check(struct ucow_machine *machine, char *why, size_t nbytes)
 		return -ENOMEM;
 	if (nbytes)
 		why[0] = '\0';
+	epoch_synchronize(&machine->epoch); /* what waits for a grace period would look like a reference too many */
 	mutex_lock(&machine->lock);
 	error = check_tables(&check);
 	LIST_FOR_EACH (link, &machine->spaces) {

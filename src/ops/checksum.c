@@ -80,10 +80,10 @@ uint64_t checksum_private(struct ucow_mm *mm)
 	uint64_t sum = 0;
 	struct table *leaf;
 
-	rwlock_read_lock(&mm->mmap_lock);
+	rwlock_write_lock(&mm->mmap_lock); /* under the shared lock faults replace tables */
 	for (uint64_t va = 0; (leaf = table_next_leaf(&mm->pt, &va, UCOW_ADDRESS_LIMIT, false));
 	     va = table_leaf_end(va, UCOW_ADDRESS_LIMIT))
 		sum = add_leaf(&mm->machine->frames, sum, leaf, va, table_leaf_end(va, UCOW_ADDRESS_LIMIT));
-	rwlock_read_unlock(&mm->mmap_lock);
+	rwlock_write_unlock(&mm->mmap_lock);
 	return sum;
 }

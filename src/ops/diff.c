@@ -175,11 +175,12 @@ int space_diff(struct ucow_mm *a, struct ucow_mm *b, int (*visit)(void *arg, uin
 		return 0;
 	if (a->machine != b->machine)
 		return -EINVAL;
-	rwlock_read_lock(&older->mmap_lock);
-	rwlock_read_lock_nested(&younger->mmap_lock);
+	/* Exclusively: under the shared lock faults replace tables. */
+	rwlock_write_lock(&older->mmap_lock);
+	rwlock_write_lock_nested(&younger->mmap_lock);
 	result = diff_spaces(&diff);
-	rwlock_read_unlock(&younger->mmap_lock);
-	rwlock_read_unlock(&older->mmap_lock);
+	rwlock_write_unlock(&younger->mmap_lock);
+	rwlock_write_unlock(&older->mmap_lock);
 	*looked += diff.looked;
 	return result;
 }

@@ -12,7 +12,6 @@
 #include "fault/fault.h"
 
 #include <errno.h>
-#include <string.h>
 
 struct fork {
 	struct ucow_mm *parent, *child;
@@ -82,7 +81,8 @@ static int reserve_copy(struct fork *fork, const struct ucow_page *source)
 	return 0;
 }
 
-/* One frame for every page that must be copied at once. No pin of this space can begin: mmap_lock is exclusive. */
+/* One frame for every page that must be copied at once. No pin of this space can begin: mmap_lock is exclusive,
+ * and write_protect_seq odd. */
 static int reserve_copies(struct fork *fork, const struct vma *vma, struct table *leaf, uint64_t va, uint64_t end)
 {
 	struct frame_pool *frames = &fork->parent->machine->frames;
@@ -146,10 +146,8 @@ static int prepare_lazy(struct fork *fork)
 	int error;
 
 	table_refresh_marks(&fork->parent->pt);
+	/* Shared from here on: should the rest fail, the parent gets its right to write back by faults. */
 	error = page_table_share(&fork->parent->pt, &fork->child->pt);
-	/* Shared from here on: the parent has no right to write any more, should the rest fail. It gets it back by
-	 * faults. */
-	table_changed(&fork->parent->pt);
 	if (!error)
 		error = hide_mappings(fork);
 	return error ? error : prepare_range(fork, 0, UCOW_ADDRESS_LIMIT);
@@ -188,10 +186,6 @@ static int prepare_eager(struct fork *fork)
 
 static int prepare(struct fork *fork)
 {
-	int error = duplicate_mappings(fork);
-
-	if (error)
-		return error;
 	if (fork->mode == UCOW_FORK_LAZY)
 		return prepare_lazy(fork);
 	return fork->mode == UCOW_FORK_TABLES ? prepare_blocks(fork) : prepare_eager(fork);
@@ -231,7 +225,7 @@ static struct ucow_page *reserved_copy(struct fork *fork, const struct ucow_page
 static struct pte copy_early(struct fork *fork, struct vma *vma, uint64_t va, struct pte pte, struct ucow_page *copy)
 {
 	list_del(&copy->link);
-	memcpy(page_bytes(copy), pte_host(&fork->parent->machine->frames, pte), UCOW_PAGE_SIZE);
+	page_copy(page_bytes(copy), pte_host(&fork->parent->machine->frames, pte));
 	anon_page_init(fork->child, vma, va, copy);
 	fork->early_copies++;
 	count_false_positive(fork, pte_page(&fork->parent->machine->frames, pte));
@@ -328,26 +322,50 @@ static void share_blocks(struct fork *fork)
 			copy_range(fork, va, table_block_end(va));
 }
 
-/* A fast pin that overlaps sees the sequence odd or changed, and goes slow (B.4, rule 17). */
 static void copy_entries(struct fork *fork)
 {
-	atomic_fetch_add(&fork->parent->write_protect_seq, 1);
 	if (fork->mode == UCOW_FORK_TABLES)
 		share_blocks(fork);
 	else
 		copy_range(fork, 0, UCOW_ADDRESS_LIMIT);
-	table_changed(&fork->parent->pt);
-	atomic_fetch_add(&fork->parent->write_protect_seq, 1);
 }
 
 /* ---- the call ---- */
 
+/*
+ * Nobody else acts on the parent from here to resume: accesses and walks made before are void, the cpus have left, and
+ * nothing is cached anew while the sequence is odd. So the child is a consistent cut of what cpus wrote [rule 14]. A
+ * fast pin that overlaps sees the sequence odd or changed, and goes slow; one that did not has left its mark and its
+ * references for us to see [ORD-SEQ-1, rule 17].
+ */
+static void stop(struct ucow_mm *parent)
+{
+	atomic_fetch_add(&parent->write_protect_seq, 1);
+	table_changed(&parent->pt);
+	if (!MUTATED(FORK_WITHOUT_EXPEL))
+		tlb_shootdown(&parent->pt);
+	/* The cpus that were just leaving may have walked anew, and remember private paths. */
+	if (!MUTATED(KEEP_LATE_WALKS))
+		table_forget_walks(&parent->pt);
+}
+
+static void resume(struct ucow_mm *parent)
+{
+	atomic_fetch_add(&parent->write_protect_seq, 1);
+}
+
 static int fork_locked(struct fork *fork)
 {
-	int error = prepare(fork);
+	int error = duplicate_mappings(fork);
 
+	if (error)
+		return error;
+	stop(fork->parent);
+	fork->has_pinned = atomic_load(&fork->parent->has_pinned); /* set before a fast pin looks at the sequence */
+	error = prepare(fork);
 	if (!error)
 		copy_entries(fork);
+	resume(fork->parent);
 	release_copies(fork);
 	return error;
 }
@@ -386,12 +404,7 @@ static void join_group(struct fork *fork, struct ucow_snapshot_group *group)
 	}
 }
 
-int ucow_fork(struct ucow_mm *parent, struct ucow_mm **child)
-{
-	return space_fork(parent, false, NULL, child);
-}
-
-int space_fork(struct ucow_mm *parent, bool read_only, struct ucow_snapshot_group *group, struct ucow_mm **child)
+static int fork_once(struct ucow_mm *parent, bool read_only, struct ucow_snapshot_group *group, struct ucow_mm **child)
 {
 	struct fork fork = {.parent = parent};
 	struct pin_account *account;
@@ -405,7 +418,6 @@ int space_fork(struct ucow_mm *parent, bool read_only, struct ucow_snapshot_grou
 	fork.child->read_only = read_only;
 	rwlock_write_lock(&parent->mmap_lock);
 	atomic_store(&fork.child->pin_limit, atomic_load(&parent->pin_limit));
-	fork.has_pinned = atomic_load(&parent->has_pinned);
 	fork.mode = parent->machine->fork_mode;
 	account = atomic_load(&parent->account);
 	if (account)
@@ -422,4 +434,20 @@ int space_fork(struct ucow_mm *parent, bool read_only, struct ucow_snapshot_grou
 	report(&fork, pinned);
 	*child = fork.child;
 	return 0;
+}
+
+int space_fork(struct ucow_mm *parent, bool read_only, struct ucow_snapshot_group *group, struct ucow_mm **child)
+{
+	unsigned tries = 0;
+	int error;
+
+	do
+		error = fork_once(parent, read_only, group, child);
+	while (unlikely(error == -ENOMEM) && epoch_relieve(&parent->machine->epoch, &tries));
+	return error;
+}
+
+int ucow_fork(struct ucow_mm *parent, struct ucow_mm **child)
+{
+	return space_fork(parent, false, NULL, child);
 }

@@ -62,6 +62,17 @@ static uint64_t ram_bytes(const struct ucow_machine_options *options)
 	return (wanted + FRAME_BLOCK_BYTES - 1) & ~(FRAME_BLOCK_BYTES - 1);
 }
 
+static void release_page(struct epoch *epoch, void *page)
+{
+	(void)epoch;
+	page_put(page);
+}
+
+static void release_tables(struct epoch *epoch, void *chain)
+{
+	table_release_chain(&container_of(epoch, struct ucow_machine, epoch)->tables, chain);
+}
+
 int ucow_machine_create(const struct ucow_machine_options *options, struct ucow_machine **result)
 {
 	struct ucow_machine *machine;
@@ -79,8 +90,13 @@ int ucow_machine_create(const struct ucow_machine_options *options, struct ucow_
 		host_free(machine);
 		return error;
 	}
+	if (epoch_init(&machine->epoch, release_page, release_tables)) {
+		frame_pool_destroy(&machine->frames);
+		host_free(machine);
+		return -ENOMEM;
+	}
 	machine->fork_mode = fork_mode(options);
-	table_pool_init(&machine->tables, &machine->frames, &machine->inject, &machine->counters,
+	table_pool_init(&machine->tables, &machine->frames, &machine->epoch, &machine->inject, &machine->counters,
 			machine->fork_mode == UCOW_FORK_TABLES);
 	machine->policy = cow_policy_of(options->policy);
 	machine->pin_limit = options->pin_limit;
@@ -114,13 +130,15 @@ static bool is_busy(struct ucow_machine *machine)
 
 void ucow_machine_synchronize(struct ucow_machine *machine)
 {
-	(void)machine;
+	epoch_synchronize(&machine->epoch);
 }
 
 int ucow_machine_destroy(struct ucow_machine *machine)
 {
+	epoch_synchronize(&machine->epoch);
 	if (is_busy(machine))
 		return -EBUSY;
+	epoch_destroy(&machine->epoch);
 	table_pool_destroy(&machine->tables);
 	frame_pool_destroy(&machine->frames);
 	mutex_destroy(&machine->lock);

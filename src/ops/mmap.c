@@ -131,11 +131,16 @@ int ucow_mmap(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsigned prot,
 
 /* ---- populate ---- */
 
-static bool entry_permits(const struct ucow_mm *mm, uint64_t va, bool write)
+static bool entry_permits(struct ucow_mm *mm, uint64_t va, bool write)
 {
-	struct walk walk = table_walk_path(&mm->pt, va);
-	struct pte pte = walk.leaf ? leaf_get(walk.leaf, va) : pte_none();
+	struct epoch *epoch = &mm->machine->epoch;
+	struct walk walk;
+	struct pte pte;
 
+	epoch_enter(epoch);
+	walk = table_walk_path(&mm->pt, va);
+	pte = walk.leaf ? leaf_get(walk.leaf, va) : pte_none();
+	epoch_leave(epoch);
 	return pte_is_present(pte) && (!write || (pte_is_writable(pte) && walk.is_private));
 }
 
@@ -167,13 +172,16 @@ static int populate_range(struct ucow_mm *mm, uint64_t start, uint64_t end, bool
 int populate(struct ucow_mm *mm, uint64_t start, uint64_t end, bool write)
 {
 	bool over_limit = false;
+	unsigned tries = 0;
 	int error;
 
 	do {
 		rwlock_read_lock(&mm->mmap_lock);
 		error = populate_range(mm, start, end, write, &over_limit);
 		rwlock_read_unlock(&mm->mmap_lock);
-	} while (error && over_limit && !group_make_room(mm->group, 1));
+		epoch_settle(&mm->machine->epoch);
+	} while (error && ((over_limit && !group_make_room(mm->group, 1)) ||
+			   (error == -ENOMEM && epoch_relieve(&mm->machine->epoch, &tries))));
 	return error;
 }
 

@@ -125,8 +125,8 @@ int ucow_numa_hint(struct ucow_mm *mm, uint64_t va, uint64_t length)
 	length = page_round_up(length);
 	if (!mm_range_is_valid(va, length))
 		return -EINVAL;
-	rwlock_read_lock(&mm->mmap_lock);
+	rwlock_write_lock(&mm->mmap_lock);
 	error = arm_range(mm, va, va + length);
-	rwlock_read_unlock(&mm->mmap_lock);
+	rwlock_write_unlock(&mm->mmap_lock);
 	return error;
 }

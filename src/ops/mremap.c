@@ -106,6 +106,7 @@ static void move_entries(struct remap *remap, struct vma *vma)
 	     va = run_end(remap, va))
 		move_run(remap, vma, source, va, run_end(remap, va));
 	tlb_invalidate(&remap->mm->pt.generations, remap->from, remap->from + remap->old_length);
+	tlb_shootdown(&remap->mm->pt);
 }
 
 /* ---- mappings ---- */

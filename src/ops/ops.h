@@ -28,8 +28,9 @@ void space_discard(struct ucow_mm *mm);
 /* ---- entries ---- */
 
 /*
- * change_range - rewrite the entries that are not empty: @change answers the new one.
- * Requires: mmap_lock; the range's leaves are owned (table_own_range).
+ * change_range - rewrite the entries that are not empty: @change answers the new one. When it returns no cpu uses a
+ * permission any more that was taken away [rule 10].
+ * Requires: mmap_lock exclusively; the range's leaves are owned (table_own_range).
  */
 void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end,
 		  struct pte (*change)(struct ucow_mm *mm, const struct vma *vma, struct pte pte));

@@ -80,12 +80,13 @@ void ucow_query(struct ucow_mm *mm, uint64_t va, struct ucow_entry_info *info)
 
 	*info = (struct ucow_entry_info){0};
 	rwlock_read_lock(&mm->mmap_lock);
+	epoch_enter(&mm->machine->epoch);
 	vma = vma_at(&mm->vmas, va);
 	if (vma) {
 		info->mapped = true;
 		info->prot = (vma->flags & VMA_READ ? UCOW_PROT_READ : 0) |
 			     (vma->flags & VMA_WRITE ? UCOW_PROT_WRITE : 0);
-		walk = table_walk_path(&mm->pt, va);
+		walk = table_walk_now(&mm->pt, va);
 	}
 	if (walk.leaf) {
 		table_lock(walk.leaf);
@@ -95,6 +96,7 @@ void ucow_query(struct ucow_mm *mm, uint64_t va, struct ucow_entry_info *info)
 		info->writable &= walk.is_private && !mm->read_only;
 		info->exclusive &= walk.is_private;
 	}
+	epoch_leave(&mm->machine->epoch);
 	rwlock_read_unlock(&mm->mmap_lock);
 	if (mm->machine->fork_mode == UCOW_FORK_LAZY && info->mapcount)
 		info->mapcount = count_paths(mm->machine, info->pfn);
@@ -134,7 +136,9 @@ int ucow_lookup_page(struct ucow_mm *mm, uint64_t va, struct ucow_page **page)
 	int error;
 
 	rwlock_read_lock(&mm->mmap_lock);
+	epoch_enter(&mm->machine->epoch);
 	error = lookup_locked(mm, va, page);
+	epoch_leave(&mm->machine->epoch);
 	rwlock_read_unlock(&mm->mmap_lock);
 	return error;
 }

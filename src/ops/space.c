@@ -21,10 +21,13 @@ int ucow_mm_create(struct ucow_machine *machine, struct ucow_mm **mm)
 
 void space_discard(struct ucow_mm *mm)
 {
+	struct ucow_machine *machine = mm->machine;
+
 	/* The tables first: pages of shared mappings are still in their objects. */
 	page_table_drop(&mm->pt);
 	vmas_remove(mm, 0, UCOW_ADDRESS_LIMIT);
 	mm_free(mm);
+	epoch_settle(&machine->epoch);
 }
 
 void space_write_unlock(struct ucow_mm *mm)
@@ -33,6 +36,7 @@ void space_write_unlock(struct ucow_mm *mm)
 	bool trim = unlikely(group) && group_settle(group);
 
 	rwlock_write_unlock(&mm->mmap_lock);
+	epoch_settle(&mm->machine->epoch);
 	if (unlikely(trim))
 		(void)group_make_room(group, 0); /* what is unmapped is unmapped, whether or not a snapshot can go */
 }

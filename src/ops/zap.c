@@ -22,6 +22,7 @@ void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t 
 		table_unlock(leaf);
 	}
 	tlb_invalidate(&mm->pt.generations, start, end);
+	tlb_shootdown(&mm->pt);
 }
 
 int unmap_range(struct ucow_mm *mm, uint64_t start, uint64_t end)

@@ -12,12 +12,19 @@
  * the root 256 TiB. Small tables below and large ones above: copying one path touches few references. Nothing outside
  * table/ may depend on these numbers; here so that the compiler knows them.
  */
-static const unsigned table_fanout_bits[TABLE_LEVELS] = {TABLE_LEAF_BITS, 4, 5, 4, 9, 9};
+#if exploring
+static const unsigned table_fanout_bits[TABLE_LEVELS] = {TABLE_LEAF_BITS, 4, 9};
 /* Bits of address below one slot of a table, by level. */
+static const unsigned table_slot_shift[TABLE_LEVELS] = {12, 17, 21};
+
+static_assert(TABLE_LEAF_BITS + 4 + 9 + UCOW_PAGE_SHIFT == UCOW_ADDRESS_BITS, "the levels cover the address");
+#else
+static const unsigned table_fanout_bits[TABLE_LEVELS] = {TABLE_LEAF_BITS, 4, 5, 4, 9, 9};
 static const unsigned table_slot_shift[TABLE_LEVELS] = {12, 17, 21, 26, 30, 39};
 
 static_assert(TABLE_LEAF_BITS + 4 + 5 + 4 + 9 + 9 + UCOW_PAGE_SHIFT == UCOW_ADDRESS_BITS,
-	      "six levels cover the address");
+	      "the levels cover the address");
+#endif
 static_assert(TABLE_LEAF_BITS == 5, "the shifts fit the fan-outs");
 
 static inline unsigned fanout_of(unsigned level)
@@ -72,9 +79,10 @@ void table_reserve_fill(struct table_pool *pool);
 
 /*
  * own_child - make the child in @slot private: a copy of it if it is shared. @parent NULL: the root of @pt.
- * Requires: @parent has one reference. Returns: the child to go on with; NULL: no memory.
+ * Requires: @parent has one reference, @slot is not empty; a section, or the mmap lock exclusively; no table lock.
+ * Returns: the child to go on with; NULL: no memory.
  */
-struct table *own_child(struct page_table *pt, struct table *parent, unsigned slot, struct table *child, bool reserve);
+struct table *own_child(struct page_table *pt, struct table *parent, unsigned slot, bool reserve);
 
 /* own_down_to - the table of @level that covers @va on a private path; made or copied like table_own_leaf. NULL: no
  * memory. */

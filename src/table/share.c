@@ -51,7 +51,7 @@ static void copy_leaf(struct table_pool *pool, struct table *shared, struct tabl
 		struct pte pte = copy_entry(pool, slot_pte(shared, slot));
 
 		if (!MUTATED(FORGET_WRITE_PROTECT))
-			atomic_store_explicit(&shared->slots[slot], pte.v, memory_order_relaxed);
+			atomic_store_explicit(&shared->slots[slot], pte.v, memory_order_release);
 		atomic_store_explicit(&copy->slots[slot], pte.v, memory_order_relaxed);
 	}
 	copy->anon = shared->anon;
@@ -76,30 +76,47 @@ static void copy_upper(struct table *shared, struct table *copy)
 
 /* ---- an own copy ---- */
 
-/* Put @copy where @shared hangs. Returns: false if something else hangs there by now. */
-static bool install(struct page_table *pt, struct table *parent, unsigned slot, struct table *shared,
-		    struct table *copy)
+/* What hangs in @slot of @parent; NULL: the root. */
+static struct table *hanging(struct page_table *pt, struct table *parent, unsigned slot)
 {
-	bool installed;
-
-	if (!parent)
-		return atomic_compare_exchange_strong(&pt->root, &shared, copy);
-	table_lock(parent);
-	installed = child_of(parent, slot) == shared;
-	if (installed)
-		set_child(parent, slot, copy);
-	table_unlock(parent);
-	return installed;
+	return parent ? child_of(parent, slot) : atomic_load_explicit(&pt->root, memory_order_acquire);
 }
 
-/* Fill @copy from @shared. Returns: false if @shared turned private meanwhile: our reference and the temporary one are
- * all. */
+static void place_lock(struct page_table *pt, struct table *parent)
+{
+	if (parent)
+		table_lock(parent);
+	else
+		spin_lock(&pt->root_lock, LOCK_ROOT);
+}
+
+static void place_unlock(struct page_table *pt, struct table *parent)
+{
+	if (parent)
+		table_unlock(parent);
+	else
+		spin_unlock(&pt->root_lock, LOCK_ROOT);
+}
+
+/* Requires: the place's lock. */
+static void install(struct page_table *pt, struct table *parent, unsigned slot, struct table *copy)
+{
+	if (parent)
+		set_child(parent, slot, copy);
+	else
+		atomic_store_explicit(&pt->root, copy, memory_order_release);
+}
+
+/*
+ * Fill @copy from @shared. Returns: false if @shared has turned private meanwhile: our reference and the temporary one
+ * are all.
+ */
 static bool fill(struct table_pool *pool, struct table *shared, struct table *copy)
 {
 	bool others;
 
 	table_lock(shared);
-	others = atomic_load_explicit(&shared->refcount, memory_order_acquire) > 2;
+	others = MUTATED(SKIP_UNSHARE_RECHECK) || atomic_load_explicit(&shared->refcount, memory_order_acquire) > 2;
 	if (others && shared->level)
 		copy_upper(shared, copy);
 	else if (others)
@@ -108,46 +125,72 @@ static bool fill(struct table_pool *pool, struct table *shared, struct table *co
 	return others;
 }
 
-/* An empty table that was never installed. */
-static void discard(struct table_pool *pool, struct table *table)
+/*
+ * Replace what hangs in the place by @copy. The lock of the place keeps a second thread of this space from doing the
+ * same, and from seeing our temporary reference on what stays ours: two threads would otherwise take each other for
+ * sharers and copy in turns. The temporary reference keeps the table from being freed, and others from taking it for
+ * theirs alone, until the shape has changed [rule 3]: a walk of ours that met it must not find it private when the
+ * others have gone. [ORD-SHAPE-1] Translations stay: the copy says what the shared table says, and whoever cached one
+ * under it did so for reading alone. Returns: false: another thread was faster, or nobody else uses the table any more;
+ * look again.
+ */
+static bool replace(struct page_table *pt, struct table *parent, unsigned slot, struct table *copy)
 {
-	table_put(pool, table);
+	struct table *shared;
+	bool replaced;
+
+	place_lock(pt, parent);
+	shared = hanging(pt, parent, slot);
+	if (!table_is_shared(shared)) {
+		place_unlock(pt, parent);
+		return false;
+	}
+	table_get(shared);
+	replaced = fill(pt->pool, shared, copy);
+	if (replaced) {
+		install(pt, parent, slot, copy);
+		if (!MUTATED(STALE_WALK))
+			table_changed_shape(pt);
+	} else {
+		table_put(pt->pool, shared); /* not the last: ours remains */
+	}
+	place_unlock(pt, parent);
+	if (replaced) {
+		table_put(pt->pool, shared);
+		table_put(pt->pool, shared);
+	}
+	return replaced;
 }
 
 /*
- * Translations stay: the copy says what @shared says, and whoever cached one under a shared table did so for reading
- * alone. Walks do not: one that met @shared must not find it private when the others have gone. [ORD-SHAPE-1] So the
- * shape changes before our reference is dropped.
+ * What hangs in the place, if it is private. Another thread may replace it and drop our reference between the two looks
+ * that this takes, and then the count says that the table is somebody else's alone. While a table hangs here its count
+ * includes our reference, so the place is looked at again. [ORD-OWN-1]
  */
-/*
- * Translations stay: the copy says what @shared says, and whoever cached one under a shared table did so for reading
- * alone. Walks do not: one that met @shared must not find it private when the others have gone. [ORD-SHAPE-1] So the
- * shape changes before our reference is dropped.
- */
-struct table *own_child(struct page_table *pt, struct table *parent, unsigned slot, struct table *shared, bool reserve)
+static struct table *hanging_private(struct page_table *pt, struct table *parent, unsigned slot)
 {
-	struct table *copy;
+	struct table *child = hanging(pt, parent, slot);
 
-	if (likely(!table_is_shared(shared)))
-		return shared;
-	UCOW_BUG_ON(shared->hints & TABLE_MAY_HOLD_REFS);
-	copy = table_create(pt->pool, shared->level, reserve);
-	if (!copy)
+	if (table_is_shared(child))
 		return NULL;
-	table_get(shared); /* keeps it until the shape has changed [rule 3] */
-	if (!fill(pt->pool, shared, copy)) {
-		discard(pt->pool, copy);
-		table_put(pt->pool, shared);
-		return shared;
+	return likely(hanging(pt, parent, slot) == child) || MUTATED(SKIP_OWN_RECHECK) ? child : NULL;
+}
+
+struct table *own_child(struct page_table *pt, struct table *parent, unsigned slot, bool reserve)
+{
+	struct table *child, *copy;
+
+	while (!(child = hanging_private(pt, parent, slot))) {
+		copy = table_create(pt->pool, hanging(pt, parent, slot)->level, reserve);
+		if (!copy)
+			return NULL;
+		if (replace(pt, parent, slot, copy)) {
+			count(pt->pool->counters, UCOW_COUNTER_TABLE_UNSHARE);
+			return copy;
+		}
+		table_put(pt->pool, copy); /* empty, and never installed */
 	}
-	if (!install(pt, parent, slot, shared, copy))
-		UCOW_BUG("two threads unshare one path of a space");
-	count(pt->pool->counters, UCOW_COUNTER_TABLE_UNSHARE);
-	if (!MUTATED(STALE_WALK))
-		table_changed_shape(pt);
-	table_put(pt->pool, shared);
-	table_put(pt->pool, shared);
-	return copy;
+	return child;
 }
 
 /* ---- marks ---- */
@@ -156,8 +199,8 @@ void table_mark_path(struct page_table *pt, uint64_t va)
 {
 	struct table *table = atomic_load_explicit(&pt->root, memory_order_relaxed);
 
+	/* No check that the path is private: a thread whose unshare comes too late holds a temporary reference. */
 	for (;; table = child_of(table, slot_of(table->level, va))) {
-		UCOW_BUG_ON(table_is_shared(table));
 		if (!(atomic_load_explicit(&table->hints, memory_order_relaxed) & TABLE_MAY_HOLD_REFS))
 			atomic_fetch_or_explicit(&table->hints, TABLE_MAY_HOLD_REFS, memory_order_relaxed);
 		if (!table->level)
@@ -293,7 +336,7 @@ static void leaf_account(struct table_pool *pool, struct table *leaf)
 		if (!MUTATED(KEEP_EXCLUSIVE_AT_FORK))
 			page_clear(page, PAGE_EXCLUSIVE);
 		if (!MUTATED(FORGET_WRITE_PROTECT))
-			atomic_store_explicit(&leaf->slots[slot], pte_wrprotect(pte).v, memory_order_relaxed);
+			atomic_store_explicit(&leaf->slots[slot], pte_wrprotect(pte).v, memory_order_release);
 	}
 	leaf->accounted++;
 	table_unlock(leaf);

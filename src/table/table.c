@@ -24,13 +24,14 @@ size_t table_size(unsigned level)
 
 /* ---- memory ---- */
 
-void table_pool_init(struct table_pool *pool, struct frame_pool *frames, struct inject *inject,
+void table_pool_init(struct table_pool *pool, struct frame_pool *frames, struct epoch *epoch, struct inject *inject,
 		     struct counters *counters, bool accounts_ahead)
 {
 	memset(pool, 0, sizeof(*pool));
 	for (unsigned level = 0; level < TABLE_LEVELS; level++)
 		slab_init(&pool->slabs[level], table_size(level));
 	pool->frames = frames;
+	pool->epoch = epoch;
 	pool->inject = inject;
 	pool->counters = counters;
 	pool->accounts_ahead = accounts_ahead;
@@ -129,6 +130,29 @@ static void leaf_unaccount(struct table_pool *pool, struct table *leaf, struct d
 	leaf->accounted--;
 }
 
+/*
+ * Nobody refers to the table, but a walk that met it before may still be looking: its memory, slots included, stays as
+ * it is until a grace period is over. The caller has dropped a reference, by a locked operation [ORD-ALONE-1].
+ */
+static void give_back(struct table_pool *pool, struct table *table)
+{
+	atomic_fetch_sub_explicit(&pool->bytes, table_size(table->level), memory_order_relaxed);
+	if (epoch_is_alone(pool->epoch) || MUTATED(FREE_TABLE_AT_ONCE))
+		slab_free(&pool->slabs[table->level], table);
+	else
+		epoch_defer_chain(pool->epoch, table, &table->chain);
+}
+
+void table_release_chain(struct table_pool *pool, void *chain)
+{
+	while (chain) {
+		struct table *table = chain;
+
+		chain = table->chain;
+		slab_free(&pool->slabs[table->level], table);
+	}
+}
+
 static void put_tallied(struct table_pool *pool, struct table *table, struct drop_tally *tally);
 
 static void table_free(struct table_pool *pool, struct table *table, struct drop_tally *tally)
@@ -143,8 +167,7 @@ static void table_free(struct table_pool *pool, struct table *table, struct drop
 	}
 	while (!table->level && table->accounted)
 		leaf_unaccount(pool, table, tally);
-	atomic_fetch_sub_explicit(&pool->bytes, table_size(table->level), memory_order_relaxed);
-	slab_free(&pool->slabs[table->level], table);
+	give_back(pool, table);
 }
 
 /* Anon pages that others go on mapping through @table, which is shared: those of its leaves. */
@@ -212,6 +235,8 @@ void page_table_init(struct page_table *pt, struct table_pool *pool)
 	pt->pool = pool;
 	pt->tally = NULL;
 	atomic_init(&pt->root, NULL);
+	pt->root_lock = (struct spin){0};
+	atomic_init(&pt->cpu_slots, 0);
 	atomic_init(&pt->shape, 1);
 	generations_init(&pt->generations);
 }
@@ -268,7 +293,9 @@ void leaf_set(struct table *leaf, uint64_t va, struct pte pte)
 	}
 	if (pte_is_none(pte) != pte_is_none(old))
 		leaf->used = (uint16_t)(leaf->used + (pte_is_none(old) ? 1 : -1));
-	atomic_store_explicit(&leaf->slots[slot_of(0, va)], pte.v, memory_order_relaxed);
+	/* What walks without locks find behind the entry is there: the bytes of a new page, for instance. [ORD-ENTRY-1]
+	 */
+	atomic_store_explicit(&leaf->slots[slot_of(0, va)], pte.v, memory_order_release);
 }
 
 /* ---- walks ---- */
@@ -284,6 +311,18 @@ struct walk table_walk_path(const struct page_table *pt, uint64_t va)
 		is_private = is_private && !(table && table_is_shared(table));
 	}
 	return (struct walk){.leaf = table, .is_private = is_private};
+}
+
+struct walk table_walk_now(const struct page_table *pt, uint64_t va)
+{
+	struct walk walk;
+	uint64_t shape;
+
+	do {
+		shape = shape_read(pt);
+		walk = table_walk_path(pt, va);
+	} while (unlikely(shape_read(pt) != shape) && !MUTATED(SKIP_RECHECK));
+	return walk;
 }
 
 /* The child in @slot, made if missing. Allocation happens outside the lock; whoever installs first wins. */
@@ -304,16 +343,19 @@ static struct table *make_child(struct table_pool *pool, struct table *table, un
 	return child;
 }
 
+/* A section, because what is shared may be let go of by another thread of this space while we look at it. */
 struct table *own_down_to(struct page_table *pt, uint64_t va, unsigned bottom)
 {
-	struct table *table = own_child(pt, NULL, 0, atomic_load_explicit(&pt->root, memory_order_acquire), false);
+	struct table *table;
 
+	epoch_enter(pt->pool->epoch);
+	table = own_child(pt, NULL, 0, false);
 	for (unsigned level = TABLE_ROOT_LEVEL; level > bottom && table; level--) {
 		unsigned slot = slot_of(level, va);
-		struct table *child = child_of(table, slot);
 
-		table = child ? own_child(pt, table, slot, child, false) : make_child(pt->pool, table, slot);
+		table = child_of(table, slot) ? own_child(pt, table, slot, false) : make_child(pt->pool, table, slot);
 	}
+	epoch_leave(pt->pool->epoch);
 	return table;
 }
 
@@ -372,38 +414,75 @@ uint64_t table_leaf_end(uint64_t va, uint64_t end)
 /* Own what exists on the path to @va, the leaf included: an end of a range that will be emptied. */
 static int own_edge(struct page_table *pt, uint64_t va)
 {
-	struct table *table = own_child(pt, NULL, 0, atomic_load_explicit(&pt->root, memory_order_acquire), true);
+	struct table *table = own_child(pt, NULL, 0, true);
 
 	while (table && table->level) {
 		unsigned slot = slot_of(table->level, va);
-		struct table *child = child_of(table, slot);
 
-		if (!child)
+		if (!child_of(table, slot))
 			return 0;
-		table = own_child(pt, table, slot, child, true);
+		table = own_child(pt, table, slot, true);
 	}
 	return table ? 0 : -ENOMEM;
 }
 
-/* A whole subtree: one reference, after its translations are gone. */
-static void detach(struct page_table *pt, struct table *table, unsigned slot, uint64_t start)
+#define ZAP_TABLES 64
+#define ZAP_PAGES  (4 * TABLE_LEAF_MAX)
+
+/* What was taken out of [start, end), not yet let go of. */
+struct zap {
+	struct page_table *pt;
+	uint64_t start, end;
+	unsigned ntables, npages;
+	struct table *tables[ZAP_TABLES];
+	struct pte pages[ZAP_PAGES];
+};
+
+static void zap_begin(struct zap *zap, struct page_table *pt, uint64_t start, uint64_t end)
+{
+	zap->pt = pt;
+	zap->start = start;
+	zap->end = end;
+	zap->ntables = zap->npages = 0;
+}
+
+/* Out of sight first, then the bump, then the cpus leave, and only then the references go [rule 10]. */
+static void zap_release(struct zap *zap)
+{
+	struct page_table *pt = zap->pt;
+
+	if (zap->ntables)
+		table_changed_shape(pt);
+	tlb_invalidate(&pt->generations, zap->start, zap->end);
+	if (!MUTATED(DROP_BEFORE_SHOOTDOWN))
+		tlb_shootdown(pt);
+	for (unsigned i = 0; i < zap->npages; i++)
+		drop_page(pt->pool, zap->pages[i], pt->tally);
+	for (unsigned i = 0; i < zap->ntables; i++)
+		table_drop_path(pt->pool, zap->tables[i], pt->tally);
+	if (MUTATED(DROP_BEFORE_SHOOTDOWN))
+		tlb_shootdown(pt);
+	zap->ntables = zap->npages = 0;
+}
+
+/* A whole subtree: one reference. */
+static void detach(struct zap *zap, struct table *table, unsigned slot)
 {
 	struct table *child = child_of(table, slot);
 
 	table_lock(table);
 	set_child(table, slot, NULL);
 	table_unlock(table);
-	table_changed_shape(pt);
-	tlb_invalidate(&pt->generations, start, start + slot_span(table->level));
-	table_drop_path(pt->pool, child, pt->tally);
+	zap->tables[zap->ntables++] = child;
+	if (zap->ntables == ZAP_TABLES)
+		zap_release(zap);
 }
 
 /* Entries [start, end) of one leaf. */
-static void zap_entries(struct page_table *pt, struct table *leaf, uint64_t start, uint64_t end)
+static void zap_entries(struct zap *zap, struct table *leaf, uint64_t start, uint64_t end)
 {
-	struct pte dropped[TABLE_LEAF_MAX];
-	unsigned ndropped = 0;
-
+	if (zap->npages + TABLE_LEAF_MAX > ZAP_PAGES)
+		zap_release(zap);
 	table_lock(leaf);
 	for (uint64_t va = start; va < end; va += UCOW_PAGE_SIZE) {
 		struct pte pte = leaf_get(leaf, va);
@@ -411,19 +490,16 @@ static void zap_entries(struct page_table *pt, struct table *leaf, uint64_t star
 		if (pte_is_none(pte))
 			continue;
 		if (pte_has_page(pte))
-			dropped[ndropped++] = pte;
+			zap->pages[zap->npages++] = pte;
 		leaf_set(leaf, va, pte_none());
 	}
 	table_unlock(leaf);
-	tlb_invalidate(&pt->generations, start, end);
-	for (unsigned i = 0; i < ndropped; i++)
-		drop_page(pt->pool, dropped[i], pt->tally);
 }
 
 /* @table is private, and so is what a partly covered slot leads to: the edges were owned first. */
-static void zap_below(struct page_table *pt, struct table *table, uint64_t base, uint64_t start, uint64_t end)
+static void zap_below(struct zap *zap, struct table *table, uint64_t base)
 {
-	uint64_t step = slot_span(table->level);
+	uint64_t step = slot_span(table->level), start = zap->start, end = zap->end;
 
 	for (uint64_t from = max_u64(base, start & ~(step - 1)); from < min_u64(base + table_span(table->level), end);
 	     from += step) {
@@ -433,16 +509,16 @@ static void zap_below(struct page_table *pt, struct table *table, uint64_t base,
 		if (!child)
 			continue;
 		if (start <= from && from + step <= end) {
-			detach(pt, table, slot, from);
+			detach(zap, table, slot);
 			continue;
 		}
 		UCOW_BUG_ON(table_is_shared(child));
 		if (child->level)
-			zap_below(pt, child, from, start, end);
+			zap_below(zap, child, from);
 		else
-			zap_entries(pt, child, max_u64(from, start), min_u64(from + step, end));
+			zap_entries(zap, child, max_u64(from, start), min_u64(from + step, end));
 		if (!child->used)
-			detach(pt, table, slot, from);
+			detach(zap, table, slot);
 	}
 }
 
@@ -454,41 +530,31 @@ int table_own_edges(struct page_table *pt, uint64_t start, uint64_t end)
 int table_zap(struct page_table *pt, uint64_t start, uint64_t end)
 {
 	uint64_t at = start;
+	struct zap zap;
 
-	/* First of all, and where there is no table too: empty entries may be cached as reading zeros [rule 5]. */
-	tlb_invalidate(&pt->generations, start, end);
-	if (start >= end || !table_next_leaf(pt, &at, end, false))
+	if (start >= end || !table_next_leaf(pt, &at, end, false)) {
+		/* Where there is no table too: empty entries may be cached as reading zeros [rule 5]. */
+		tlb_invalidate(&pt->generations, start, end);
 		return 0;
+	}
 	table_reserve_fill(pt->pool);
 	if (table_own_edges(pt, start, end))
 		return -ENOMEM;
-	zap_below(pt, atomic_load_explicit(&pt->root, memory_order_relaxed), 0, start, end);
+	zap_begin(&zap, pt, start, end);
+	zap_below(&zap, atomic_load_explicit(&pt->root, memory_order_relaxed), 0);
+	zap_release(&zap);
 	return 0;
 }
 
 void table_clear(struct page_table *pt, uint64_t start, uint64_t end)
 {
 	struct table *leaf;
+	struct zap zap;
 
-	tlb_invalidate(&pt->generations, start, end);
+	zap_begin(&zap, pt, start, end);
 	for (uint64_t va = start; (leaf = table_next_leaf(pt, &va, end, false)); va = table_leaf_end(va, end))
-		zap_entries(pt, leaf, va, table_leaf_end(va, end));
-}
-
-/*
- * All regions at once. Whoever bumps one of them holds the mmap lock: with it held exclusively nobody does, and 64
- * locked operations are spared.
- */
-static void generations_advance(struct generations *generations)
-{
-	for (unsigned i = 0; i < UCOW_TLB_REGIONS && !MUTATED(SKIP_TLB_BUMP); i++)
-		__atomic_store_n(&generations->of[i], generations->of[i] + 1, __ATOMIC_RELEASE);
-}
-
-void table_changed(struct page_table *pt)
-{
-	generations_advance(&pt->generations);
-	atomic_fetch_add(&pt->shape, 1); /* a full barrier: one locked operation for all regions */
+		zap_entries(&zap, leaf, va, table_leaf_end(va, end));
+	zap_release(&zap);
 }
 
 /* ---- visits ---- */
@@ -608,24 +674,4 @@ static const char *verify(struct table *table)
 const char *table_verify(struct page_table *pt)
 {
 	return verify(atomic_load_explicit(&pt->root, memory_order_relaxed));
-}
-
-/* ---- generations ---- */
-
-void generations_init(struct generations *generations)
-{
-	for (unsigned i = 0; i < UCOW_TLB_REGIONS; i++)
-		__atomic_store_n(&generations->of[i], 1, __ATOMIC_RELAXED);
-}
-
-void tlb_invalidate(struct generations *generations, uint64_t start, uint64_t end)
-{
-	uint64_t first = start >> UCOW_TLB_REGION_SHIFT, last = (end - 1) >> UCOW_TLB_REGION_SHIFT;
-
-	if (end <= start || MUTATED(SKIP_TLB_BUMP))
-		return;
-	if (last - first >= UCOW_TLB_REGIONS)
-		last = first + UCOW_TLB_REGIONS - 1;
-	for (uint64_t region = first; region <= last; region++)
-		__atomic_fetch_add(&generations->of[region & (UCOW_TLB_REGIONS - 1)], 1, __ATOMIC_SEQ_CST);
 }

@@ -6,12 +6,17 @@
 #ifndef TABLE_TABLE_H
 #define TABLE_TABLE_H
 
+#include "base/epoch.h"
 #include "base/slab.h"
 #include "table/entry.h"
 
 #include <ucow/access.h>
 
-#define TABLE_LEVELS        6
+#if exploring
+#define TABLE_LEVELS 3 /* a root, a block of leaves, a leaf: more of the same would only be more interleavings */
+#else
+#define TABLE_LEVELS 6
+#endif
 #define TABLE_ROOT_LEVEL    (TABLE_LEVELS - 1)
 #define TABLE_LEAF_BITS     5
 #define TABLE_LEAF_MAX      (1 << TABLE_LEAF_BITS) /* entries of a leaf: for arrays that hold one leaf's worth */
@@ -32,8 +37,11 @@ struct table {
 	uint16_t anon, file, swap; /* (T) level 0: entries by kind; an mm's RSS is their sum */
 	uint32_t accounted;        /* (T) level 0: on behalf of how many paths its pages are counted; see share.c */
 	uint32_t tallied;          /* scratch of table_tally: references met so far */
-	struct list family;        /* reserved: the copies of one leaf, for the rmap */
-	_Atomic uint64_t slots[];  /* (T) to write */
+	union {
+		struct list family; /* reserved: the copies of one leaf, for the rmap */
+		void *chain;        /* of a table that nobody refers to any more, until a grace period is over */
+	};
+	_Atomic uint64_t slots[]; /* (T) to write */
 };
 
 #define TABLE_RESERVE \
@@ -42,6 +50,7 @@ struct table {
 struct table_pool {
 	struct slab slabs[TABLE_LEVELS];
 	struct frame_pool *frames; /* (C) the machine's */
+	struct epoch *epoch;       /* (C) the machine's */
 	struct inject *inject;     /* (C) the machine's */
 	struct counters *counters; /* (C) the machine's */
 	bool accounts_ahead;       /* (C) fork mode `tables`: a fork has counted the pages of what it shares */
@@ -65,7 +74,9 @@ struct page_table {
 	struct table_pool *pool; /* (C) */
 	struct drop_tally
 		*tally; /* (M) told of what table_zap, table_clear and page_table_drop do; NULL: nobody asks */
-	_Atomic(struct table *) root; /* (M) to read; replaced when unshared */
+	_Atomic(struct table *) root; /* (M) to read, or a section; replaced, under root_lock, when unshared */
+	struct spin root_lock;        /* LOCK_ROOT */
+	_Atomic uint32_t cpu_slots;   /* (A) thread slots that have a cpu attached, one bit each */
 	_Atomic uint64_t shape;       /* (A) grows whenever a table that a walk may have met is replaced or detached */
 	struct generations generations; /* (A) */
 };
@@ -91,8 +102,10 @@ struct table_totals {
 	uint64_t bytes_private;  /* of bytes: on private paths */
 };
 
-void table_pool_init(struct table_pool *pool, struct frame_pool *frames, struct inject *inject,
+void table_pool_init(struct table_pool *pool, struct frame_pool *frames, struct epoch *epoch, struct inject *inject,
 		     struct counters *counters, bool accounts_ahead);
+/* table_release_chain - what epoch_defer_chain was given: tables, whose memory is free from here on. */
+void table_release_chain(struct table_pool *pool, void *chain);
 /* table_pool_destroy - Requires: no table in use. */
 void table_pool_destroy(struct table_pool *pool);
 
@@ -103,10 +116,16 @@ int page_table_make_root(struct page_table *pt);
 /* page_table_drop - drop the root, which frees or unaccounts what hangs below. NULL root is allowed. */
 void page_table_drop(struct page_table *pt);
 
-/* table_walk_path - Requires: the mmap lock. Reference counts are read before the slots below them [rule 8]. */
+/*
+ * table_walk_path - Requires: a section, or the mmap lock exclusively. Reference counts are read before the slots below
+ * them [rule 8]. What it answers in a section holds if the space's shape, read before, is the same afterwards.
+ */
 struct walk table_walk_path(const struct page_table *pt, uint64_t va);
 
-/* table_find_leaf - the leaf that covers @va, shared or not, or NULL. Requires: the mmap lock. */
+/* table_walk_now - again until nothing has changed meanwhile: right when it returns. Requires: as table_walk_path. */
+struct walk table_walk_now(const struct page_table *pt, uint64_t va);
+
+/* table_find_leaf - the leaf that covers @va, shared or not, or NULL. Requires: as table_walk_path. */
 static inline struct table *table_find_leaf(const struct page_table *pt, uint64_t va)
 {
 	return table_walk_path(pt, va).leaf;
@@ -114,8 +133,9 @@ static inline struct table *table_find_leaf(const struct page_table *pt, uint64_
 
 /*
  * table_own_leaf - the leaf that covers @va on a private path: what is missing is made, what is shared is copied, top
- * down [rule 1]. This is the only way to change an entry of a space. Requires: the mmap lock (shared will do), no table
- * lock. Returns: 0; -ENOMEM (nothing that a program sees has changed).
+ * down [rule 1]. This is the only way to change an entry of a space. The leaf stays in its place for as long as the
+ * mmap lock is held. Requires: the mmap lock (shared will do), no table lock. Returns: 0; -ENOMEM (nothing that a
+ * program sees has changed).
  */
 int table_own_leaf(struct page_table *pt, uint64_t va, struct table **leaf);
 
@@ -127,14 +147,14 @@ int table_own_range(struct page_table *pt, uint64_t start, uint64_t end);
 
 /*
  * table_next_leaf - the first leaf, shared or not, that covers an address in [*va, end); *va is moved up to the leaf's
- * start if that is higher. With @marked, only leaves that may hold references. Returns: NULL: none. Requires: the mmap
- * lock.
+ * start if that is higher. With @marked, only leaves that may hold references. Returns: NULL: none. Requires: as
+ * table_walk_path.
  */
 struct table *table_next_leaf(const struct page_table *pt, uint64_t *va, uint64_t end, bool marked);
 
 /*
  * table_zap - empty [start, end): entries, and the tables that become empty. Whole shared subtrees go by one reference.
- * Translations are invalidated before references are dropped [rule 10].
+ * References are dropped when no cpu uses a translation any more [rule 10].
  * Requires: the mmap lock, exclusively. Returns: 0; -ENOMEM: nothing changed (the reserve makes this all but
  * impossible).
  */
@@ -146,8 +166,7 @@ int table_zap(struct page_table *pt, uint64_t start, uint64_t end);
  */
 int table_own_edges(struct page_table *pt, uint64_t start, uint64_t end);
 
-/* table_clear - empty the entries of [start, end), keep the tables. Requires: mmap lock exclusively, the range owned.
- */
+/* table_clear - as table_zap, but the tables stay. Requires: mmap lock exclusively, the range owned. */
 void table_clear(struct page_table *pt, uint64_t start, uint64_t end);
 
 /* ---- references and fork (share.c) ---- */
@@ -180,6 +199,8 @@ int table_prepare_block(struct page_table *child, uint64_t va);
 void table_share_block(struct page_table *parent, struct page_table *child, uint64_t va);
 /* table_changed - every translation and every walk of the space made before this call is void (fork). */
 void table_changed(struct page_table *pt);
+/* table_forget_walks - every walk of the space made before this call is void; translations are not. */
+void table_forget_walks(struct page_table *pt);
 /* table_is_shared - more than one slot or root points to it. */
 static inline bool table_is_shared(const struct table *table)
 {
@@ -251,24 +272,50 @@ static inline struct pte leaf_get(const struct table *leaf, uint64_t va)
 
 	return (struct pte){atomic_load_explicit(&leaf->slots[slot], memory_order_relaxed)};
 }
+/* leaf_peek - the same in a section: what is loaded afterwards is no older. */
+static inline struct pte leaf_peek(const struct table *leaf, uint64_t va)
+{
+	unsigned slot = (unsigned)(va >> UCOW_PAGE_SHIFT) & (TABLE_LEAF_MAX - 1);
+
+	return (struct pte){atomic_load_explicit(&leaf->slots[slot], memory_order_acquire)};
+}
 /* leaf_set - write the entry for @va and keep the totals. Requires: the leaf's lock. */
 void leaf_set(struct table *leaf, uint64_t va, struct pte pte);
 
-/* ---- generations: how cached translations are taken back (rules 8 to 12) ---- */
+/* ---- how cached translations are taken back: tlb.c (rules 8 to 14) ---- */
 
 /*
  * A space's counters, by 2 MiB region. A translation carries the value read before its walk and is valid while the
- * counter has it. [ORD-GEN-1] An entry is changed before its region is bumped (release), and a reader that sees the old
- * counter (acquire) after its access used a translation that was right when the access began.
+ * counter has it. [ORD-GEN-1] An entry is changed before its region is bumped, by a locked operation; a translation is
+ * made, and used, inside a section that read the counter after it was entered.
  */
 void generations_init(struct generations *generations);
-/* tlb_invalidate - no translation of [start, end) made before this call is used after it. */
+/* tlb_invalidate - no translation of [start, end) made before this call is used in a section that begins after it. */
 void tlb_invalidate(struct generations *generations, uint64_t start, uint64_t end);
 
 static inline uint64_t generation_read(const struct generations *generations, uint64_t va)
 {
-	return __atomic_load_n(&generations->of[(va >> UCOW_TLB_REGION_SHIFT) & (UCOW_TLB_REGIONS - 1)],
-			       __ATOMIC_ACQUIRE);
+	return ucow_generation(&generations->of[ucow_tlb_region(va)]);
 }
+
+/* shape_read - before a walk, and again before its answer is used. */
+static inline uint64_t shape_read(const struct page_table *pt)
+{
+	return atomic_load_explicit(&pt->shape, memory_order_acquire);
+}
+
+/* tlb_attach - @member, a cpu of the calling thread, gets @pt instead of @old; either may be NULL. */
+void tlb_attach(struct epoch *epoch, struct epoch_member *member, struct page_table *pt, struct page_table *old);
+
+/*
+ * tlb_is_mine - whether no other thread has a cpu attached. Asked after the bump: who comes later sees the change
+ * [rule 12].
+ */
+bool tlb_is_mine(const struct page_table *pt);
+/*
+ * tlb_shootdown - wait until no cpu of the space is inside an access that began before this call. With the bump before
+ * it: nobody uses what was taken away. Requires: no spin lock; not inside an access. [rule 10]
+ */
+void tlb_shootdown(struct page_table *pt);
 
 #endif

@@ -12,18 +12,32 @@
 static struct frame_pool frames;
 static struct counters counters;
 static struct inject inject;
+static struct epoch epoch;
 static struct table_pool pool;
 static struct page_table space; /* the one that most tests need */
 
 #define PAGE UCOW_PAGE_SIZE
 #define TOP  ((uint64_t)1 << UCOW_ADDRESS_BITS)
 
+static void release_page(struct epoch *unused, void *page)
+{
+	(void)unused;
+	page_put(page);
+}
+
+static void release_tables(struct epoch *unused, void *chain)
+{
+	(void)unused;
+	table_release_chain(&pool, chain);
+}
+
 static void open_tables(void)
 {
 	memset(&inject, 0, sizeof(inject));
 	memset(&counters, 0, sizeof(counters));
 	REQUIRE_EQ(frame_pool_init(&frames, 4 * FRAME_BLOCK_BYTES, &inject, &counters, true, false), 0);
-	table_pool_init(&pool, &frames, &inject, &counters, false);
+	REQUIRE_EQ(epoch_init(&epoch, release_page, release_tables), 0);
+	table_pool_init(&pool, &frames, &epoch, &inject, &counters, false);
 	page_table_init(&space, &pool);
 	REQUIRE_EQ(page_table_make_root(&space), 0);
 }
@@ -32,8 +46,10 @@ static void open_tables(void)
 static void close_tables(void)
 {
 	page_table_drop(&space);
+	epoch_synchronize(&epoch);
 	CHECK_EQ(atomic_load(&pool.bytes), 0);
 	CHECK_EQ(frame_pool_used(&frames), 0);
+	epoch_destroy(&epoch);
 	table_pool_destroy(&pool);
 	frame_pool_destroy(&frames);
 }
