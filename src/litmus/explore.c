@@ -210,6 +210,7 @@ static void tell_shared(struct explore_result *result, const struct explore_shar
 {
 	result->complete = shared->complete;
 	result->interleavings = shared->interleavings;
+	result->states = shared->states;
 	result->steps = shared->search.steps;
 	switch (shared->state) {
 	case EXPLORE_FOUND:
@@ -300,12 +301,6 @@ void explore_test(const struct litmus *litmus, const struct explore_options *opt
 		result->took_seconds = seconds_since(&start);
 		if (shared->state == EXPLORE_FOUND && !record(litmus, options, shared, result))
 			fail(result, "explorer: the schedule that was found does not fail again");
-		if (getenv("XTRACE")) {
-			fprintf(stderr, "runs %lu objects %u depth %d\n", shared->search.runs, shared->search.nobjects,
-				shared->search.depth);
-			record(litmus, options, shared, result);
-			result->verdict = VERDICT_BREAK;
-		}
 		judge(result, shared->engine_fault);
 	}
 	if (shared)

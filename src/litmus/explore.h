@@ -46,7 +46,8 @@ struct explore_result {
 	enum verdict verdict;   /* pass, break, skip, error */
 	bool expected;          /* came out as the file says */
 	bool complete;          /* nothing within the bound is left untried (a break ends the search: then false) */
-	uint64_t interleavings; /* that were run */
+	uint64_t interleavings; /* that were run, to their end or to a state that had been met */
+	uint64_t states;        /* met; 0: the search was not by states */
 	uint64_t steps;         /* in all of them */
 	double took_seconds;
 	unsigned line;    /* break, error: of the statement that failed; 0: no single one */

@@ -36,6 +36,8 @@ static struct {
 	bool watching;
 	size_t ndirty;
 	uint32_t *dirty; /* numbers of pages that were stored to in some run */
+	const char *left_out, *left_out_end;
+	struct state_sum *clean; /* of each of them: what it adds to a state as it was at the snapshot */
 } arena;
 
 static void *reserve(void *wish, size_t nbytes, int flags)
@@ -51,7 +53,8 @@ int arena_open(void)
 	arena.start = reserve(ARENA_START, ARENA_BYTES, MAP_FIXED_NOREPLACE);
 	arena.copies = reserve(NULL, ARENA_BYTES, 0);
 	arena.dirty = reserve(NULL, ARENA_PAGES * sizeof(*arena.dirty), 0);
-	if (arena.start != ARENA_START || !arena.copies || !arena.dirty)
+	arena.clean = reserve(NULL, ARENA_PAGES * sizeof(*arena.clean), 0);
+	if (arena.start != ARENA_START || !arena.copies || !arena.dirty || !arena.clean)
 		return -ENOMEM;
 	((struct arena_head *)(void *)arena.start)->used = UCOW_PAGE_SIZE;
 	return 0;
@@ -78,6 +81,47 @@ void arena_restore(void)
 	}
 }
 
+static void add_bytes(struct state_sum *sum, const char *page, size_t at, size_t from, size_t to)
+{
+	if (from < to)
+		states_add_part(sum, (UINT64_C(1) << 32) + at + from, page + from, to - from);
+}
+
+/* The page at @at of the arena, whose bytes are at @page, but for what is left out. */
+static void add_page(struct state_sum *sum, const char *page, size_t at)
+{
+	const char *start = arena.start + at, *end = start + UCOW_PAGE_SIZE;
+	const char *out = arena.left_out < end ? arena.left_out : end, *in = arena.left_out_end;
+
+	if (out < start)
+		out = start;
+	if (in < out || in > end)
+		in = in < out ? out : end;
+	add_bytes(sum, page, at, 0, (size_t)(out - start));
+	add_bytes(sum, page, at, (size_t)(in - start), UCOW_PAGE_SIZE);
+}
+
+void arena_leave_out(const void *start, size_t nbytes)
+{
+	arena.left_out = start;
+	arena.left_out_end = arena.left_out + nbytes;
+}
+
+/*
+ * A page that is as it was at the snapshot adds nothing: a state is the same whether or not some run has ever stored to
+ * a page that it leaves alone.
+ */
+void arena_add(struct state_sum *sum)
+{
+	for (size_t i = 0; i < arena.ndirty; i++) {
+		size_t at = (size_t)arena.dirty[i] * UCOW_PAGE_SIZE;
+
+		add_page(sum, arena.start + at, at);
+		sum->low -= arena.clean[i].low;
+		sum->high -= arena.clean[i].high;
+	}
+}
+
 bool arena_fault(void *address)
 {
 	size_t at;
@@ -86,7 +130,8 @@ bool arena_fault(void *address)
 		return false;
 	at = (size_t)((char *)address - arena.start) & UCOW_PAGE_MASK;
 	memcpy(arena.copies + at, arena.start + at, UCOW_PAGE_SIZE);
-	arena.dirty[arena.ndirty++] = (uint32_t)(at / UCOW_PAGE_SIZE);
+	arena.dirty[arena.ndirty] = (uint32_t)(at / UCOW_PAGE_SIZE);
+	add_page(&arena.clean[arena.ndirty++], arena.copies + at, at);
 	return !mprotect(arena.start + at, UCOW_PAGE_SIZE, PROT_READ | PROT_WRITE);
 }
 

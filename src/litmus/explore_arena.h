@@ -6,6 +6,8 @@
 #ifndef LITMUS_EXPLORE_ARENA_H
 #define LITMUS_EXPLORE_ARENA_H
 
+#include "explore_states.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -18,6 +20,10 @@ void arena_restore(void);
 /* arena_fault - whether a bad access at @address was the first store to a page since the snapshot; then it may go on.
  * For handlers of SIGSEGV. */
 bool arena_fault(void *address);
+/* arena_leave_out - what decides nothing, and adds nothing to a state; before the snapshot, once. */
+void arena_leave_out(const void *start, size_t nbytes);
+/* arena_add - add what the arena holds now to @sum. */
+void arena_add(struct state_sum *sum);
 /* arena_holds - whether @address lies in the arena. */
 bool arena_holds(const void *address);
 

@@ -61,15 +61,15 @@ static json_t *json_schedule(const struct explore_result *result)
 
 static json_t *json_result(const struct explore_result *result)
 {
-	json_t *object =
-		json_pack("{s:o, s:o, s:s, s:s, s:s, s:I, s:b, s:s, s:b, s:I, s:o, s:o, s:o, s:o}", "test",
-			  json_text(result->litmus->test), "file", json_text(result->litmus->path), "policy",
-			  ucow_policy_name(result->options.policy), "fork", ucow_fork_mode_name(result->options.fork),
-			  "memory", result->options.memory == EXPLORE_TSO ? "tso" : "sc", "interleavings",
-			  (json_int_t)result->interleavings, "complete", (int)result->complete, "verdict",
-			  report_verdict_name(result->verdict), "expected", (int)result->expected, "line",
-			  (json_int_t)result->line, "check", json_text(result->check), "saw", json_text(result->saw),
-			  "reason", json_text(result->reason), "schedule", json_schedule(result));
+	json_t *object = json_pack(
+		"{s:o, s:o, s:s, s:s, s:s, s:I, s:I, s:b, s:s, s:b, s:I, s:o, s:o, s:o, s:o}", "test",
+		json_text(result->litmus->test), "file", json_text(result->litmus->path), "policy",
+		ucow_policy_name(result->options.policy), "fork", ucow_fork_mode_name(result->options.fork), "memory",
+		result->options.memory == EXPLORE_TSO ? "tso" : "sc", "interleavings",
+		(json_int_t)result->interleavings, "states", (json_int_t)result->states, "complete",
+		(int)result->complete, "verdict", report_verdict_name(result->verdict), "expected",
+		(int)result->expected, "line", (json_int_t)result->line, "check", json_text(result->check), "saw",
+		json_text(result->saw), "reason", json_text(result->reason), "schedule", json_schedule(result));
 
 	return object;
 }

@@ -28,7 +28,7 @@ struct lane {
 	struct fibre fibre;
 	bool ended;
 	uint32_t steps, nodes;
-	size_t next; /* of a schedule, the choice where it stands next */
+	size_t next; /* of a schedule, or of the nodes that are repeated: where it stands next */
 	/* Its next step. */
 	struct op op;
 	hook_ready *ready;
@@ -52,7 +52,7 @@ static struct {
 	struct fibre main;
 	struct lane lanes[SEARCH_LANES];
 	unsigned nlanes, quiet, block;
-	bool within, pretends;
+	bool within, over, pretends;
 	unsigned current; /* the running lane; outside of a block, who hook_lane says it is */
 	uint32_t alive;
 	enum lanes_end end;
@@ -301,6 +301,56 @@ static void tell_blocked(void)
 			search_blocked(live.options.search, i, &live.lanes[i].op, &world);
 }
 
+/* ---- states ---- */
+
+/* What a lane that stands before a step will do, beside what its stack says. */
+struct stand {
+	uint64_t ended, kind, waits, drained, stores, value, nbytes, woken;
+	const volatile void *object, *sleeps_on;
+	hook_ready *ready;
+	uint64_t arg;
+};
+
+static void add_lane(struct state_sum *sum, const struct lane *lane)
+{
+	uint64_t number = (uint64_t)(lane - live.lanes) * 4;
+	const char *top = lane->fibre.top, *end = lane->fibre.stack + lane->fibre.nbytes;
+	struct stand stand = {.ended = lane->ended, .sleeps_on = lane->sleeps_on, .woken = lane->woken};
+
+	if (!lane->ended) {
+		stand.kind = lane->op.kind;
+		stand.object = lane->object;
+		stand.waits = lane->op.waits;
+		stand.drained = lane->drained;
+		stand.stores = lane->stores;
+		stand.ready = lane->op.waits ? lane->ready : NULL;
+		stand.arg = lane->op.waits ? lane->arg : 0;
+		stand.value = lane->stores ? lane->value : 0;
+		stand.nbytes = lane->stores ? lane->nbytes : 0;
+		states_add_part(sum, number, top, (size_t)(end - top));
+	}
+	states_add_part(sum, number + 1, &stand, sizeof(stand));
+	for (unsigned i = 0; i < lane->nbuffered; i++) {
+		const struct stored *stored = &lane->buffer[i];
+		uint64_t word[] = {i, (uint64_t)(uintptr_t)stored->object, stored->value, stored->nbytes};
+
+		states_add_part(sum, number + 2, word, sizeof(word));
+	}
+}
+
+/* Whether a run has stood here before. Numbers of parts from 2^32 on are those of memory. */
+static bool stood_here(void)
+{
+	struct state_sum sum = {live.block, 0};
+
+	for (unsigned i = 0; i < live.nlanes; i++)
+		add_lane(&sum, &live.lanes[i]);
+	hook_quiet_begin();
+	live.options.add_memory(&sum);
+	hook_quiet_end();
+	return states_meet(&sum);
+}
+
 static bool choose(unsigned *proc)
 {
 	struct search *search = live.options.search;
@@ -315,6 +365,11 @@ static bool choose(unsigned *proc)
 		live.end = nobody_can_run();
 		if (search)
 			tell_blocked();
+		return false;
+	}
+	/* The choice that this run is to make otherwise is one at a state that was met. */
+	if (live.options.add_memory && search->depth > search->chosen && stood_here()) {
+		live.end = LANES_PRUNED;
 		return false;
 	}
 	*proc = search ? search_choose(search, enabled) : follow(enabled);
@@ -364,22 +419,18 @@ static void flush_oldest(struct lane *lane)
 
 /* ---- going on ---- */
 
-/* Leave whoever runs; @to NULL: the block has ended. */
-static void change(struct lane *to)
+/* Leave the running lane; the block's own stack takes over, and chooses. */
+static void leave(void)
 {
-	struct fibre *from = live.current == SEARCH_NOBODY ? &live.main : &live.lanes[live.current].fibre;
-
-	if (!to && live.current == SEARCH_NOBODY)
-		return;
-	live.current = to ? (unsigned)(to - live.lanes) : SEARCH_NOBODY;
-	fibre_change(from, to ? &to->fibre : &live.main);
+	fibre_change(&live.lanes[live.current].fibre, &live.main);
 }
 
-/* End the block as @end. Does not return to a lane. */
+/* End the block as @end. Does not return to the lane. */
 static void finish(enum lanes_end end)
 {
 	live.end = end;
-	change(NULL);
+	live.over = true;
+	leave();
 }
 
 /* Where the lanes stand, for whoever finds the process crashed. */
@@ -389,30 +440,34 @@ static void note_stop(unsigned lane, bool stands)
 		live.options.search->stops[lane] = (struct search_stop){stands, live.block, live.lanes[lane].steps};
 }
 
-/* Choose until it is a lane's turn, and change to it. Returns in the caller when it is his turn. */
-static void go_on(void)
+static void tell(unsigned proc)
+{
+	if (live.options.observer && live.shown)
+		tell_observer(proc);
+	if (live.options.observer && live.shown && live.followed == live.options.nmade)
+		tell_stops(proc);
+	if (live.options.search)
+		tell_search(proc);
+}
+
+/*
+ * Choose and let go on, until nobody can or one has ended the block. Lanes come back here before every choice: what is
+ * chosen, and how, leaves no trace on their stacks.
+ */
+static void take_turns(void)
 {
 	unsigned proc;
 
-	for (;;) {
-		if (!choose(&proc)) {
-			change(NULL);
-			return;
+	while (!live.over && choose(&proc)) {
+		tell(proc);
+		if (proc >= SEARCH_LANES) {
+			flush_oldest(&live.lanes[proc - SEARCH_LANES]);
+			continue;
 		}
-		if (live.options.observer && live.shown)
-			tell_observer(proc);
-		if (live.options.observer && live.shown && live.followed == live.options.nmade)
-			tell_stops(proc);
-		if (live.options.search)
-			tell_search(proc);
-		if (proc < SEARCH_LANES)
-			break;
-		flush_oldest(&live.lanes[proc - SEARCH_LANES]);
+		note_stop(proc, false);
+		live.last = live.current = proc;
+		fibre_change(&live.main, &live.lanes[proc].fibre);
 	}
-	note_stop(proc, false);
-	live.last = proc;
-	if (proc != live.current)
-		change(&live.lanes[proc]);
 }
 
 static void lane_begin(void *arg)
@@ -421,7 +476,7 @@ static void lane_begin(void *arg)
 
 	live.entry(live.arg, (unsigned)(lane - live.lanes));
 	lane->ended = true;
-	go_on();
+	leave();
 }
 
 static void prepare_lane(struct lane *lane)
@@ -447,9 +502,9 @@ enum lanes_end lanes_run(unsigned n, void (*entry)(void *arg, unsigned number), 
 	if (live.options.search)
 		search_begin_block(live.options.search);
 	live.within = true;
-	live.current = SEARCH_NOBODY;
+	live.over = false;
 	set_live();
-	go_on();
+	take_turns();
 	live.within = false;
 	live.current = 0;
 	live.quiet = 0;
@@ -521,7 +576,7 @@ static void take_turn(struct lane *lane)
 	if (++lane->nodes > LANE_NODES || (search && search->depth >= SEARCH_NODES - 2))
 		finish(LANES_LIVELOCK);
 	note_stop(live.current, true);
-	go_on();
+	leave();
 }
 
 /* The choice of the schedule that is the lane's next; it stays there until it has come to that step. */
@@ -538,15 +593,40 @@ static bool is_scheduled(struct lane *lane)
 	return false;
 }
 
+/*
+ * Whether the nodes that this run repeats say if the lane's next step is a choice; then in *choice. Of a lane without a
+ * node left among them they say nothing, and with store buffers steps that are none may have to wait.
+ */
+static bool is_repeated(struct lane *lane, bool *choice)
+{
+	const struct search *search = live.options.search;
+	int32_t at = (int32_t)lane->next;
+
+	if (!search_repeats(search) || live.options.tso)
+		return false;
+	if (at < search->depth)
+		at = search->depth;
+	while (at < search->chosen && search->nodes[at].proc != live.current)
+		at++;
+	lane->next = (size_t)at;
+	if (at == search->chosen)
+		return false;
+	*choice = search->nodes[at].block == live.block && search->nodes[at].at == lane->steps;
+	return true;
+}
+
 /* Whether the lane's next step, @kind of @object, is a choice. */
 static bool is_choice(struct lane *lane, enum op_kind kind, const volatile void *object)
 {
 	struct search *search = live.options.search;
+	bool choice;
 
 	if (++lane->steps > LANE_STEPS)
 		finish(LANES_LIVELOCK);
 	if (!search)
 		return is_scheduled(lane);
+	if (is_repeated(lane, &choice))
+		return choice;
 	if (kind == OP_LOCAL || kind == OP_EXPEDITE)
 		return true;
 	return search_is_shared(search, live.current, kind, number_of(object)) || live.options.every_step;

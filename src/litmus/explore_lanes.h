@@ -7,6 +7,7 @@
 #define LITMUS_EXPLORE_LANES_H
 
 #include "explore_search.h"
+#include "explore_states.h"
 
 #include "base/hook.h"
 
@@ -47,6 +48,11 @@ struct lanes_options {
 	size_t nmade;    /* so many of them are followed; the others say where lanes stood when the schedule ended */
 	bool every_step; /* also those on objects that only one lane touches (tests) */
 	bool tso;
+	/*
+	 * add_memory - add to @sum all memory that decides how a run goes on, but for the lanes' stacks. With it, a run
+	 * ends as LANES_PRUNED where it comes to a state that one has come to before. NULL: no state is remembered.
+	 */
+	void (*add_memory)(struct state_sum *sum);
 	const struct lanes_observer *observer; /* NULL: nobody watches */
 	/* Objects of @coarse bytes (a power of two) between these addresses; elsewhere each address is its own. */
 	const char *coarse_start, *coarse_end;

@@ -45,6 +45,12 @@ void explore_ram(const struct engine *engine, const void **start, size_t *nbytes
 	*nbytes = frames->npages << UCOW_PAGE_SHIFT;
 }
 
+void explore_counters(const struct engine *engine, const void **start, size_t *nbytes)
+{
+	*start = &engine->machine->counters;
+	*nbytes = sizeof(engine->machine->counters);
+}
+
 bool explore_page_is_locked(const struct ucow_page *page)
 {
 	return *(const uint32_t *)(const void *)&page->flags & PAGE_LOCKED;

@@ -15,5 +15,7 @@ bool explore_page_is_locked(const struct ucow_page *page);
 const volatile void *explore_page_flags(const struct ucow_page *page);
 /* explore_ram - where the machine's RAM is: pages of it are objects as a whole. */
 void explore_ram(const struct engine *engine, const void **start, size_t *nbytes);
+/* explore_counters - where the machine's counters are. */
+void explore_counters(const struct engine *engine, const void **start, size_t *nbytes);
 
 #endif

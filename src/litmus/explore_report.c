@@ -169,7 +169,7 @@ static void print_extent(const struct explore_report *report, const struct explo
 
 static void line_result(const struct explore_report *report, const struct explore_result *result)
 {
-	char column[40];
+	char column[40], number[32];
 
 	snprintf(column, sizeof(column), "%s/%s", ucow_policy_name(result->options.policy),
 		 ucow_fork_mode_name(result->options.fork));
@@ -178,7 +178,10 @@ static void line_result(const struct explore_report *report, const struct explor
 	paint(report, "");
 	fprintf(report->out, "  %-17s %-3s ", column, result->options.memory == EXPLORE_TSO ? "tso" : "sc");
 	print_extent(report, result);
-	fprintf(report->out, "  %s%s%s\n", result->litmus->path, result->reason[0] ? ": " : "", result->reason);
+	fprintf(report->out, "  %s%s%s", result->litmus->path, result->reason[0] ? ": " : "", result->reason);
+	if (result->states)
+		fprintf(report->out, " (%s states)", grouped(result->states, number));
+	fputc('\n', report->out);
 	if (result->verdict == VERDICT_ERROR && result->check[0])
 		print_finding(report, result);
 	if (result->verdict == VERDICT_BREAK)

@@ -20,7 +20,16 @@
 #define PAGES_PER_MAPPED 8 /* RAM for each page that the test maps: copies, and what lanes' caches hold */
 #define SCOUT_BOUND      1
 #define SCOUT_RUNS       1000
+#define REDUCED_RUNS     1500000 /* of a reduced search before one by states takes over */
 #define SMALL_RAM        (UINT64_C(2) << 20)
+
+/*
+ * A search of all interleavings has three parts. A scout with one preemption comes by most of what lanes share, so that
+ * the real one need not begin anew late, and most mistakes show in it. The reduced search is soon through where lanes
+ * seldom meet. Where they meet often the number of interleavings explodes while that of the states does not: then every
+ * choice of every state is tried, once.
+ */
+enum phase { PHASE_SCOUT, PHASE_REDUCED, PHASE_STATES };
 
 /* Of this process. Not in the arena: it outlives the runs. */
 static struct {
@@ -35,6 +44,7 @@ static struct {
 	unsigned nlanes;                    /* of that block, which is open already */
 	enum lanes_end end;                 /* of the last block */
 	bool recording;
+	enum phase phase;
 	uint32_t lines[SEARCH_LANES]; /* where the lanes are, when recording */
 	bool meet;                    /* lanes use the lock */
 	const struct stmt *volatile at[LITMUS_LANES_MAX];
@@ -347,6 +357,43 @@ static void name_stop(void *arg, const struct lanes_choice *choice, enum op_kind
 	step->stop = true;
 }
 
+/*
+ * Counters decide nothing but what `check count` sees, and the balance of references at the end: in a test without such
+ * checks it is only the balance that belongs to a state.
+ */
+static bool checks_counters(void)
+{
+	const struct litmus *litmus = run.litmus;
+
+	for (size_t i = 0; i < litmus->nstmts; i++)
+		if (litmus->stmts[i].kind == STMT_CHECK_COUNT)
+			return true;
+	return false;
+}
+
+static void leave_counters_out(void)
+{
+	const void *counters;
+	size_t nbytes;
+
+	explore_counters(run.engine, &counters, &nbytes);
+	arena_leave_out(counters, checks_counters() ? 0 : nbytes);
+}
+
+static uint64_t counted(enum ucow_counter counter)
+{
+	return ucow_machine_counter(run.engine->machine, counter);
+}
+
+static void add_memory(struct state_sum *sum)
+{
+	uint64_t balance[] = {counted(UCOW_COUNTER_GETS) - counted(UCOW_COUNTER_PUTS),
+			      counted(UCOW_COUNTER_PINS) - counted(UCOW_COUNTER_UNPINS)};
+
+	arena_add(sum);
+	states_add_part(sum, UINT64_C(1) << 31, balance, sizeof(balance));
+}
+
 static void begin_run(void)
 {
 	static struct lanes_observer mine = {name_step, name_stop, NULL};
@@ -362,6 +409,7 @@ static void begin_run(void)
 		options.nmade = run.shared->nmade;
 	} else {
 		options.search = &run.shared->search;
+		options.add_memory = run.phase == PHASE_STATES ? add_memory : NULL;
 	}
 	lanes_begin_run(&options);
 	explore_ram(run.engine, &ram, &nbytes);
@@ -460,10 +508,8 @@ static bool learn(enum lanes_end end)
 			 "explorer: a repeated run took other steps");
 		return false;
 	}
-	if (shared->search.again)
-		shared->interleavings = 0; /* they will be met again */
-	else
-		shared->interleavings += end != LANES_PRUNED;
+	/* A run that came to a state that was met is one of its own up to there. */
+	shared->interleavings += end != LANES_PRUNED || run.phase == PHASE_STATES;
 	if (end != LANES_PRUNED)
 		tell_result();
 	if (shared->state == EXPLORE_FOUND && !shared->interleavings)
@@ -471,36 +517,65 @@ static bool learn(enum lanes_end end)
 	return shared->state == EXPLORE_RUNNING;
 }
 
-/*
- * A first search with one preemption: it comes by most of what lanes share, so that the real one need not begin anew
- * late, and most mistakes show in it. Returns: whether it has done its part.
- */
-static bool is_scouted(bool more)
+/* Whether this part of the search has done what it is for. @more: it is not complete. */
+static bool is_phase_over(bool more)
 {
-	return run.options->bound > SCOUT_BOUND && run.shared->search.bound == SCOUT_BOUND &&
-	       (!more || run.shared->search.runs >= SCOUT_RUNS);
+	const struct search *search = &run.shared->search;
+	bool full = run.options->bound == EXPLORE_UNBOUNDED;
+
+	switch (run.phase) {
+	case PHASE_SCOUT:
+		return run.options->bound > SCOUT_BOUND && (!more || search->runs >= SCOUT_RUNS);
+	case PHASE_REDUCED:
+		return more && full && states_are_built() && search->runs_of_pass >= REDUCED_RUNS;
+	case PHASE_STATES:
+		break;
+	}
+	return false;
+}
+
+static void begin_phase(enum phase phase)
+{
+	uint32_t bound = run.options->bound;
+
+	run.phase = phase;
+	run.shared->search.exhaustive = phase == PHASE_STATES;
+	search_begin_anew(&run.shared->search, bound, bound != EXPLORE_UNBOUNDED);
+}
+
+/* What was met so far will be met again. */
+static void begin_pass(void)
+{
+	run.shared->interleavings = 0;
+	if (run.phase == PHASE_STATES)
+		states_forget();
+}
+
+static void end_search(bool more)
+{
+	run.shared->complete = !more && !states_full();
+	run.shared->states = run.phase == PHASE_STATES ? states_count() : 0;
+	run.shared->state = EXPLORE_FINISHED;
 }
 
 static void search_all(void)
 {
-	struct explore_shared *shared = run.shared;
-	const struct explore_options *options = run.options;
-	uint64_t deadline = seconds_now() + options->seconds;
-	bool more = true;
+	struct search *search = &run.shared->search;
+	uint64_t deadline = seconds_now() + run.options->seconds;
 
 	while (learn(run_rest())) {
-		more = search_next(&shared->search);
-		if (is_scouted(more)) {
-			search_begin_anew(&shared->search, options->bound, options->bound != EXPLORE_UNBOUNDED);
-			more = true;
-			if (!is_over(deadline))
-				shared->interleavings = 0;
-		}
-		shared->complete = !more;
-		if (!more || is_over(deadline)) {
-			shared->state = EXPLORE_FINISHED;
+		uint32_t pass = search->passes;
+		bool more = search_next(search), over;
+
+		over = is_over(deadline);
+		if (!over && is_phase_over(more)) {
+			begin_phase(run.phase + 1);
+		} else if (!more || over) {
+			end_search(more || is_phase_over(more));
 			return;
 		}
+		if (search->passes != pass)
+			begin_pass();
 		arena_restore();
 	}
 }
@@ -518,7 +593,13 @@ void explore_run_all(const struct litmus *litmus, const struct explore_options *
 		tell_result();
 		return;
 	}
+	leave_counters_out();
 	arena_snapshot();
+	if (options->bound == EXPLORE_UNBOUNDED && states_open()) {
+		shared->state = EXPLORE_FAILED;
+		snprintf(shared->result.reason, sizeof(shared->result.reason), "no room for states");
+		return;
+	}
 	search_all();
 }
 

@@ -20,6 +20,7 @@ struct explore_shared {
 	bool complete;
 	bool engine_fault; /* what was found is wrong under every policy */
 	uint64_t interleavings;
+	uint64_t states;          /* met, where the search was by states */
 	struct run_result result; /* of the run that failed */
 	char bug[200];            /* what the engine said before it aborted */
 	/* A schedule that was followed, and what was seen on the way. */

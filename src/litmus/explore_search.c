@@ -5,8 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BIT(proc)  ((uint32_t)1 << (proc))
-#define MOST_RACES SEARCH_NODES
+#define BIT(proc)   ((uint32_t)1 << (proc))
+#define MOST_RACES  SEARCH_NODES
+#define MOST_WASTED 2000 /* runs of a search by states after it has learnt that it must begin anew */
 
 void search_init(struct search *search, uint32_t bound, bool bounded)
 {
@@ -55,8 +56,8 @@ bool search_is_shared(struct search *search, unsigned lane, enum op_kind kind, u
 	struct search_object *object = &search->objects[number];
 	uint8_t all;
 
-	if (object->shared)
-		return true;
+	if (object->shared || object->found)
+		return object->shared;
 	if (kind == OP_LOAD)
 		object->loaders |= (uint8_t)BIT(lane);
 	else if (kind == OP_ADD)
@@ -66,9 +67,12 @@ bool search_is_shared(struct search *search, unsigned lane, enum op_kind kind, u
 	all = object->loaders | object->adders | object->changers;
 	if (!(all & (all - 1)) || (!object->changers && !(object->loaders && object->adders)))
 		return false;
-	object->shared = true;
-	search->again = true;
-	return true;
+	if (!search->again)
+		search->patience = 2 * search->runs_of_pass + MOST_WASTED;
+	search->again = object->found = true;
+	if (!search->exhaustive)
+		object->shared = true;
+	return object->shared;
 }
 
 /* ---- what goes together ---- */
@@ -383,7 +387,8 @@ void search_step(struct search *search, unsigned proc, const struct op *op, cons
 	}
 	describe(step, op, world);
 	link_step(search, step);
-	order(search, step, world);
+	if (!search->exhaustive)
+		order(search, step, world);
 	step->clock[proc] = (uint16_t)(search->depth + 1);
 	search->last_of_proc[proc] = search->depth;
 	if (op->kind != OP_LOCAL)
@@ -434,16 +439,30 @@ void search_begin_anew(struct search *search, uint32_t bound, bool bounded)
 	search->bounded = bounded;
 	for (unsigned i = 0; i < SEARCH_PROCS; i++)
 		search->last_of_proc[i] = SEARCH_NO_NODE;
-	for (uint32_t i = 0; i < search->nobjects; i++)
+	for (uint32_t i = 0; i < search->nobjects; i++) {
 		search->objects[i].last = SEARCH_NO_NODE;
+		search->objects[i].shared |= search->objects[i].found;
+	}
 	search->again = false;
+	search->runs_of_pass = 0;
+	search->passes++;
 	search->chosen = SEARCH_NO_NODE;
 	search->guide = NULL;
 }
 
+/*
+ * A search by states that has learnt of a shared object goes on for as long again before it begins anew: there may be
+ * more to learn, and every new beginning costs all that was done.
+ */
+static bool begins_anew(const struct search *search)
+{
+	return search->again && (!search->exhaustive || search->runs_of_pass >= search->patience);
+}
+
 bool search_next(struct search *search)
 {
-	if (search->again) {
+	search->runs_of_pass++;
+	if (begins_anew(search)) {
 		search_begin_anew(search, search->bound, search->bounded);
 		return true;
 	}
@@ -461,5 +480,8 @@ bool search_next(struct search *search)
 		search->guide = node->guides[node->proc];
 		return true;
 	}
-	return false;
+	if (!search->again)
+		return false;
+	search_begin_anew(search, search->bound, search->bounded);
+	return true;
 }

@@ -76,6 +76,7 @@ struct search_object {
 	uint8_t known;                     /* conditions that somebody waited for */
 	uint8_t loaders, adders, changers; /* lanes that ever touched it so */
 	bool shared;                       /* in a way that does not commute: steps on it are nodes */
+	bool found;                        /* will be, when the search begins anew */
 };
 
 /* A lane that stands before a step that it has not taken yet. */
@@ -102,6 +103,8 @@ struct search {
 	bool again;    /* an object has turned out to be shared: what was searched so far did not know */
 	struct search_stop stops[SEARCH_LANES];
 	uint64_t runs, steps;
+	uint64_t runs_of_pass, patience; /* since it began anew; so many, and it does again */
+	uint32_t passes;                 /* how often it began anew */
 	struct node nodes[SEARCH_NODES];
 	uint32_t nobjects;
 	struct search_object objects[SEARCH_OBJECTS];

@@ -48,11 +48,11 @@ static int choose_address(struct ucow_mm *mm, uint64_t hint, uint64_t length, un
 }
 
 /* Two mappings of memory that is not pages never merge, the halves of one do: each has page numbers of its own. */
-static uint64_t pfn_mapping_offset(void)
+static uint64_t pfn_mapping_offset(struct ucow_machine *machine)
 {
-	static _Atomic uint64_t next;
+	uint64_t number = atomic_fetch_add_explicit(&machine->next_pfn_mapping, 1, memory_order_relaxed);
 
-	return atomic_fetch_add_explicit(&next, 1, memory_order_relaxed) << (UCOW_ADDRESS_BITS - UCOW_PAGE_SHIFT);
+	return number << (UCOW_ADDRESS_BITS - UCOW_PAGE_SHIFT);
 }
 
 /* A node for the mapping and, if shared, its object. */
@@ -65,7 +65,7 @@ static struct vma *make_mapping(struct ucow_machine *machine, uint64_t va, uint6
 	vma->start = va;
 	vma->end = va + length;
 	vma->flags = flags;
-	vma->pgoff = flags & VMA_PFNMAP ? pfn_mapping_offset() : va >> UCOW_PAGE_SHIFT;
+	vma->pgoff = flags & VMA_PFNMAP ? pfn_mapping_offset(machine) : va >> UCOW_PAGE_SHIFT;
 	if ((flags & VMA_SHARED) && !(flags & VMA_PFNMAP)) {
 		vma->pgoff = 0;
 		vma->object = shm_create(&machine->frames, length >> UCOW_PAGE_SHIFT);

@@ -6,8 +6,6 @@
 
 #include <ucow/mm.h>
 
-static _Atomic uint64_t next_serial = 1;
-
 struct ucow_mm *mm_create(struct ucow_machine *machine)
 {
 	struct ucow_mm *mm;
@@ -18,7 +16,7 @@ struct ucow_mm *mm_create(struct ucow_machine *machine)
 	if (!mm)
 		return NULL;
 	mm->machine = machine;
-	mm->serial = atomic_fetch_add_explicit(&next_serial, 1, memory_order_relaxed);
+	mm->serial = atomic_fetch_add_explicit(&machine->last_serial, 1, memory_order_relaxed) + 1;
 	atomic_init(&mm->pin_limit, machine->pin_limit);
 	rwlock_init(&mm->mmap_lock, LOCK_MMAP);
 	vma_set_init(&mm->vmas, UCOW_ADDRESS_MIN, UCOW_ADDRESS_LIMIT);

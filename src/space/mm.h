@@ -34,11 +34,14 @@ struct ucow_machine {
 	struct list cpus;   /* (L) */
 	uint64_t nspaces;   /* (L) */
 	uint64_t ncpus;     /* (L) */
+	/* What numbers were given. Here and not static: the machine's memory is all that a run depends on. */
+	_Atomic uint64_t last_serial;      /* (A) of spaces */
+	_Atomic uint64_t next_pfn_mapping; /* (A) */
 };
 
 struct ucow_mm {
 	struct ucow_machine *machine; /* (C) */
-	uint64_t serial;              /* (C) unique among all spaces of the process */
+	uint64_t serial;              /* (C) unique among all spaces of the machine; never 0 */
 	struct rwlock mmap_lock;
 	struct vma_set vmas;                   /* (M) */
 	struct page_table pt;                  /* (M) the shape, exclusively to detach; see table/table.h */
