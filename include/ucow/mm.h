@@ -95,10 +95,12 @@ UCOW_API UCOW_NODISCARD int ucow_munmap(struct ucow_mm *mm, uint64_t va, uint64_
 UCOW_API UCOW_NODISCARD int ucow_mprotect(struct ucow_mm *mm, uint64_t va, uint64_t length, unsigned prot);
 
 /**
- * ucow_mremap - move, grow or shrink a mapping. Pages, their exclusivity and their pins move along.
+ * ucow_mremap - move, grow or shrink a mapping. Pages, their exclusivity and their pins move along. With
+ * UCOW_MREMAP_FIXED, the same length and without UCOW_MREMAP_DONTUNMAP the range may hold several mappings, with holes
+ * between them or at its end, which stay holes and leave alone what lies where they would go (Linux since 6.17).
  *
  * @new_va: the address with UCOW_MREMAP_FIXED, a wish otherwise.
- * Returns: 0 and the address in @result; -EFAULT (not one mapping); -EINVAL; -ENOMEM.
+ * Returns: 0 and the address in @result; -EFAULT (not one mapping, or a hole at the start); -EINVAL; -ENOMEM.
  */
 UCOW_API UCOW_NODISCARD int ucow_mremap(struct ucow_mm *mm, uint64_t va, uint64_t old_length, uint64_t new_length,
 					unsigned flags, uint64_t new_va, uint64_t *result);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * mremap: shrink, grow in place, or move the entries. A page moves with its flags, its exclusivity and its pins;
- * whatever may fail (nodes, tables) is done before the first entry moves.
+ * whatever may fail (nodes, tables) is done before the first entry moves. A move to a fixed address that changes no
+ * length may take several mappings along, as Linux does since 6.17.
  */
 #include "ops/ops.h"
 
+#include "base/host.h"
 #include "base/mutate.h"
 #include "cache/shm.h"
 #include "fault/fault.h"
@@ -17,14 +19,18 @@ struct remap {
 	uint64_t from, old_length;
 	uint64_t to, new_length;
 	bool keep_old; /* MREMAP_DONTUNMAP */
+	/* The mappings that move: one, or several whose lengths stay and between which holes stay holes. */
+	unsigned nparts;
+	struct vma **targets; /* one a part, in order */
 };
 
 /* ---- entries ---- */
 
 /* A mutant that the tests must notice: the moved page is another one, so that pins stay behind. */
-static struct pte copy_instead(struct remap *remap, struct vma *vma, uint64_t to, struct pte pte)
+static struct pte copy_instead(struct remap *remap, uint64_t to, struct pte pte)
 {
 	struct frame_pool *frames = &remap->mm->machine->frames;
+	struct vma *vma = vma_at(&remap->mm->vmas, to);
 	struct ucow_page *copy = frame_alloc(frames, FRAME_ANY);
 
 	if (!copy)
@@ -36,7 +42,7 @@ static struct pte copy_instead(struct remap *remap, struct vma *vma, uint64_t to
 }
 
 /* Moved entries are soft-dirty, and lose their userfaultfd protection without a listener (B.7). */
-static void move_entry(struct remap *remap, struct vma *vma, struct table *source, struct table *target, uint64_t va)
+static void move_entry(struct remap *remap, struct table *source, struct table *target, uint64_t va)
 {
 	struct pte pte = leaf_get(source, va);
 	uint64_t to = va - remap->from + remap->to;
@@ -45,13 +51,13 @@ static void move_entry(struct remap *remap, struct vma *vma, struct table *sourc
 		return;
 	leaf_set(source, va, pte_none());
 	if (MUTATED(LOSE_PIN_ON_MOVE) && pte_kind(pte) == PTE_KIND_ANON)
-		pte = copy_instead(remap, vma, to, pte);
+		pte = copy_instead(remap, to, pte);
 	leaf_set(target, to, pte_mk_soft_dirty(pte_clear_uffd_wp(pte)));
 }
 
 /* Entries [va, end) of one source leaf that go to one target leaf. The mmap lock is exclusive: no order among leaves.
  */
-static void move_run(struct remap *remap, struct vma *vma, struct table *source, uint64_t va, uint64_t end)
+static void move_run(struct remap *remap, struct table *source, uint64_t va, uint64_t end)
 {
 	struct table *target = table_find_leaf(&remap->mm->pt, va - remap->from + remap->to);
 
@@ -62,7 +68,7 @@ static void move_run(struct remap *remap, struct vma *vma, struct table *source,
 	if (target != source)
 		table_lock_nested(target);
 	for (; va < end; va += UCOW_PAGE_SIZE)
-		move_entry(remap, vma, source, target, va);
+		move_entry(remap, source, target, va);
 	if (target != source)
 		table_unlock(target);
 	table_unlock(source);
@@ -97,33 +103,47 @@ static int own_tables(struct remap *remap)
 	return 0;
 }
 
-static void move_entries(struct remap *remap, struct vma *vma)
+static void move_entries(struct remap *remap)
 {
 	uint64_t end = remap->from + min_u64(remap->old_length, remap->new_length);
 	struct table *source;
 
 	for (uint64_t va = remap->from; (source = table_next_leaf(&remap->mm->pt, &va, end, false));
 	     va = run_end(remap, va))
-		move_run(remap, vma, source, va, run_end(remap, va));
+		move_run(remap, source, va, run_end(remap, va));
 	tlb_invalidate(&remap->mm->pt.generations, remap->from, remap->from + remap->old_length);
 	tlb_shootdown(&remap->mm->pt);
 }
 
 /* ---- mappings ---- */
 
-static struct vma *make_target(struct remap *remap)
+static uint64_t old_end_of(const struct remap *remap)
 {
-	const struct vma *source = vma_at(&remap->mm->vmas, remap->from);
+	return remap->from + remap->old_length;
+}
+
+static unsigned count_parts(const struct remap *remap)
+{
+	unsigned n = 0;
+
+	for (const struct vma *vma = vma_at(&remap->mm->vmas, remap->from); vma && vma->start < old_end_of(remap);
+	     vma = vma_next(vma))
+		n++;
+	return n;
+}
+
+/* The mapping that @source, a whole one, becomes. A single one takes the new length. */
+static struct vma *make_target(struct remap *remap, const struct vma *source)
+{
 	struct vma *target = vma_create(remap->mm->machine);
 
 	if (!target)
 		return NULL;
-	target->start = remap->to;
-	target->end = remap->to + remap->new_length;
+	target->start = source->start - remap->from + remap->to;
+	target->end = remap->nparts > 1 ? source->end - remap->from + remap->to : remap->to + remap->new_length;
 	target->flags = source->flags;
 	/* Memory without pages yet is as if mapped here in the first place, and may merge with its new neighbours. */
-	target->pgoff = vma_is_cow(source) && !source->has_anon ? remap->to >> UCOW_PAGE_SHIFT
-								: vma_page_index(source, remap->from);
+	target->pgoff = vma_is_cow(source) && !source->has_anon ? target->start >> UCOW_PAGE_SHIFT : source->pgoff;
 	target->object = source->object;
 	target->has_anon = source->has_anon;
 	if (target->object)
@@ -131,49 +151,85 @@ static struct vma *make_target(struct remap *remap)
 	return target;
 }
 
-/* All that can fail. Splitting changes nothing that a program sees; a failure merges again. */
-static int prepare_move(struct remap *remap, struct vma **target)
+static void release_targets(struct remap *remap)
 {
-	struct ucow_mm *mm = remap->mm;
+	for (unsigned i = 0; remap->targets && i < remap->nparts; i++)
+		vma_release(remap->targets[i]);
+	host_free(remap->targets);
+}
+
+/* Requires: the old range is isolated. */
+static int make_targets(struct remap *remap)
+{
+	struct vma *source = vma_at(&remap->mm->vmas, remap->from);
+
+	if (inject_fails(&remap->mm->machine->inject, UCOW_INJECT_OTHER))
+		return -ENOMEM;
+	remap->targets = host_alloc(remap->nparts * sizeof(struct vma *));
+	if (!remap->targets)
+		return -ENOMEM;
+	for (unsigned i = 0; i < remap->nparts; i++, source = vma_next(source)) {
+		struct vma *target = make_target(remap, source);
+
+		if (!target || vmas_isolate(remap->mm, target->start, target->end)) {
+			vma_release(target);
+			return -ENOMEM;
+		}
+		remap->targets[i] = target;
+	}
+	return 0;
+}
+
+static void merge_ranges(struct remap *remap)
+{
+	vmas_merge(remap->mm, remap->from, old_end_of(remap));
+	vmas_merge(remap->mm, remap->to, remap->to + remap->new_length);
+}
+
+/* All that can fail. Splitting changes nothing that a program sees; a failure merges again. */
+static int prepare_move(struct remap *remap)
+{
 	int error;
 
-	*target = make_target(remap);
-	if (!*target)
-		return -ENOMEM;
-	error = vmas_isolate(mm, remap->from, remap->from + remap->old_length);
-	if (!error)
-		error = vmas_isolate(mm, remap->to, remap->to + remap->new_length);
+	remap->nparts = count_parts(remap);
+	remap->targets = NULL;
+	error = vmas_isolate(remap->mm, remap->from, old_end_of(remap));
+	if (error)
+		return error;
+	error = make_targets(remap);
 	if (!error)
 		error = own_tables(remap);
 	if (!error)
 		return 0;
-	vma_release(*target);
-	vmas_merge(mm, remap->from, remap->from + remap->old_length);
-	vmas_merge(mm, remap->to, remap->to + remap->new_length);
+	release_targets(remap);
+	merge_ranges(remap);
 	return error;
 }
 
 static int move(struct remap *remap)
 {
-	uint64_t old_end = remap->from + remap->old_length, new_end = remap->to + remap->new_length;
+	uint64_t old_end = old_end_of(remap);
 	struct ucow_mm *mm = remap->mm;
-	struct vma *target;
-	int error = prepare_move(remap, &target);
+	int error = prepare_move(remap);
 
 	if (error)
 		return error;
-	table_clear(&mm->pt, remap->to, new_end);
-	vmas_remove(mm, remap->to, new_end);
-	vma_insert(&mm->vmas, target);
-	move_entries(remap, target);
+	for (unsigned i = 0; i < remap->nparts; i++) {
+		struct vma *target = remap->targets[i];
+
+		table_clear(&mm->pt, target->start, target->end);
+		vmas_remove(mm, target->start, target->end);
+		vma_insert(&mm->vmas, target);
+	}
+	move_entries(remap);
 	if (!remap->keep_old) {
 		/* The tail, when the move also shrinks, and the empty tables; all of it is owned. */
 		if (table_zap(&mm->pt, remap->from, old_end))
 			UCOW_BUG("emptying tables of one's own needed memory");
 		vmas_remove(mm, remap->from, old_end);
 	}
-	vmas_merge(mm, remap->from, old_end);
-	vmas_merge(mm, remap->to, new_end);
+	host_free(remap->targets);
+	merge_ranges(remap);
 	return 0;
 }
 
@@ -222,6 +278,12 @@ static int choose_target(struct remap *remap, unsigned flags)
 	return vma_find_room(&remap->mm->vmas, remap->new_length, UCOW_PAGE_SIZE, &remap->to);
 }
 
+/* A hole at the start is an error even then. */
+static bool moves_several(const struct remap *remap, unsigned flags)
+{
+	return flags & UCOW_MREMAP_FIXED && !(flags & UCOW_MREMAP_DONTUNMAP) && remap->old_length == remap->new_length;
+}
+
 static int remap_locked(struct remap *remap, unsigned flags, uint64_t *result)
 {
 	uint64_t old_end = remap->from + remap->old_length;
@@ -240,7 +302,7 @@ static int remap_locked(struct remap *remap, unsigned flags, uint64_t *result)
 			*result = remap->from;
 		return error;
 	}
-	if (old_end > vma->end)
+	if (old_end > vma->end && !moves_several(remap, flags))
 		return -EFAULT;
 	if ((vma->flags & VMA_PFNMAP) && (flags & UCOW_MREMAP_DONTUNMAP))
 		return -EINVAL;

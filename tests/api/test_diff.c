@@ -535,6 +535,8 @@ static void do_move(struct lab *lab, struct subject *s)
 	rc = ucow_mremap(s->mm, address(from), n * PAGE, n * PAGE, flags, address(to), &result);
 	REQUIRE(rc == 0 || rc == -EFAULT || rc == -EINVAL);
 	for (unsigned i = 0; rc == 0 && i < n; i++) {
+		if (!s->at[from + i].mapped)
+			continue; /* a hole between mappings, which takes nothing along */
 		s->at[to + i] = s->at[from + i];
 		if (!(flags & UCOW_MREMAP_DONTUNMAP))
 			s->at[from + i] = (struct place){0};

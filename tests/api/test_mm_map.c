@@ -388,7 +388,7 @@ TEST(mremap_refuses_bad_arguments)
 	world_close(&w);
 }
 
-/* Nothing mapped, mapped in part, or two mappings: each is -EFAULT and changes nothing. */
+/* Nothing mapped at the start, and several mappings where the length changes or the old ones stay: nothing changes. */
 TEST(mremap_wants_one_mapping)
 {
 	struct world w = world_open();
@@ -399,9 +399,53 @@ TEST(mremap_wants_one_mapping)
 	map_at(w.mm, to, 1, RW, UCOW_MAP_PRIVATE);
 	put64(w.cpu, to, 5);
 	CHECK_EQ(refused_mremap(&w, va - PAGE, PAGE, 2 * PAGE, UCOW_MREMAP_MAYMOVE, 0), -EFAULT);
-	CHECK_EQ(refused_mremap(&w, va + 3 * PAGE, 2 * PAGE, 2 * PAGE, fixed, to), -EFAULT);
-	CHECK_EQ(refused_mremap(&w, va, 4 * PAGE, 4 * PAGE, fixed, to), -EFAULT);
+	CHECK_EQ(refused_mremap(&w, va - PAGE, 2 * PAGE, 2 * PAGE, fixed, to), -EFAULT);
+	CHECK_EQ(refused_mremap(&w, va + 3 * PAGE, 2 * PAGE, 3 * PAGE, fixed, to), -EFAULT);
+	CHECK_EQ(refused_mremap(&w, va, 4 * PAGE, 5 * PAGE, fixed, to), -EFAULT);
+	CHECK_EQ(refused_mremap(&w, va, 4 * PAGE, 4 * PAGE, fixed | UCOW_MREMAP_DONTUNMAP, to), -EFAULT);
 	CHECK_EQ(get64(w.cpu, to), 5);
+	world_close(&w);
+}
+
+static unsigned prot_at(struct ucow_mm *mm, uint64_t va)
+{
+	struct ucow_entry_info info;
+
+	ucow_query(mm, va, &info);
+	return info.mapped ? info.prot : 99;
+}
+
+/* Linux since 6.17: several mappings at once, each with its protection; between them holes stay, at either end. */
+TEST(mremap_moves_several_mappings)
+{
+	struct world w = world_open();
+	uint64_t va = map_private(w.mm, 6), to = BASE + 100 * PAGE, result, value;
+	unsigned fixed = UCOW_MREMAP_MAYMOVE | UCOW_MREMAP_FIXED;
+	struct ucow_page *pin;
+
+	for (unsigned i = 0; i < 6; i++)
+		put64(w.cpu, va + i * PAGE, 10 + i);
+	CHECK_EQ(ucow_pin_user_pages(w.cpu, va + 2 * PAGE, 1, UCOW_FOLL_WRITE, &pin), 1);
+	CHECK_EQ(ucow_mprotect(w.mm, va + 2 * PAGE, 2 * PAGE, UCOW_PROT_READ), 0);
+	CHECK_EQ(ucow_munmap(w.mm, va + 4 * PAGE, PAGE), 0);
+	map_at(w.mm, to, 6, RW, UCOW_MAP_PRIVATE);
+	for (unsigned i = 0; i < 6; i++)
+		put64(w.cpu, to + i * PAGE, 20 + i);
+	CHECK_EQ(ucow_mremap(w.mm, va + PAGE, 5 * PAGE, 5 * PAGE, fixed, to + PAGE, &result), 0);
+	CHECK_EQ(result, to + PAGE);
+	CHECK_EQ(get64(w.cpu, va), 10);
+	for (unsigned i = 1; i < 6; i++)
+		CHECK_EQ(prot_at(w.mm, va + i * PAGE), 99);
+	CHECK_EQ(get64(w.cpu, to), 20);
+	for (unsigned i = 1; i < 6; i++) {
+		CHECK_EQ(get64(w.cpu, to + i * PAGE), i == 4 ? 24 : 10 + i); /* the hole took nothing along */
+		CHECK_EQ(prot_at(w.mm, to + i * PAGE), i == 2 || i == 3 ? UCOW_PROT_READ : RW);
+	}
+	*(uint64_t *)ucow_page_address(pin) = 77;
+	CHECK_EQ(get64(w.cpu, to + 2 * PAGE), 77);
+	CHECK_EQ(ucow_store_u64(w.cpu, to + 3 * PAGE, 1), -EFAULT);
+	CHECK_EQ(ucow_load_u64(w.cpu, va + PAGE, &value), -EFAULT);
+	ucow_unpin_user_pages(&pin, 1);
 	world_close(&w);
 }
 

@@ -816,6 +816,18 @@ TEST(mremap_to_a_place_without_tables)
 	check_scenario(&(struct scenario){prepare_pins, run_move, verify_move, FAILS}, 4);
 }
 
+/* Three mappings by their protection. */
+static void prepare_several(struct scene *s)
+{
+	prepare_pins(s);
+	REQUIRE_EQ(ucow_mprotect(s->w.mm, BASE + 5 * PAGE, 3 * PAGE, UCOW_PROT_READ), 0);
+}
+
+TEST(mremap_of_several_mappings)
+{
+	check_scenario(&(struct scenario){prepare_several, run_move, verify_move, FAILS}, 6);
+}
+
 /* The target is emptied by the call; a failure must not have emptied it. */
 static void prepare_target(struct scene *s)
 {

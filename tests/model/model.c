@@ -474,13 +474,20 @@ void model_move(struct model *m, unsigned space, uint64_t vpn, uint64_t old_n, u
 {
 	struct model_space *s = &m->spaces[space];
 
-	model_munmap(m, space, to, new_n);
+	if (old_n != new_n || keep)
+		model_munmap(m, space, to, new_n);
 	if (old_n > new_n) {
 		model_munmap(m, space, vpn + new_n, old_n - new_n);
 		old_n = new_n;
 	}
-	for (uint64_t i = 0; i < old_n; i++)
-		move_page(s, model_find(s, vpn + i), to + i, keep);
+	for (uint64_t i = 0; i < old_n; i++) {
+		struct model_page *p = model_find(s, vpn + i);
+
+		if (!p)
+			continue; /* what lies where a hole would go stays */
+		model_munmap(m, space, to + i, 1);
+		move_page(s, p, to + i, keep);
+	}
 	model_grow(m, space, to, old_n, new_n);
 }
 

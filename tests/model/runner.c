@@ -381,6 +381,8 @@ static int predict_mremap(struct run *r, const struct op *op, uint64_t vpn, uint
 
 	if ((op->flags & F_FIXED) && overlap(vpn, op->n, to, new_n))
 		return -EINVAL;
+	if ((op->flags & F_FIXED) && !(op->flags & F_DONTUNMAP) && new_n == op->n)
+		return model_find(s, vpn) ? 0 : -EFAULT;
 	if (kept == MODEL_ONE_NO)
 		return new_n <= op->n && !moves_anyway && model_find(s, vpn) ? 1 : -EFAULT;
 	if (!moves_anyway && new_n > op->n && !(op->flags & F_MAYMOVE) &&
