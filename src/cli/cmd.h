@@ -20,7 +20,7 @@ enum cmd_status {
  */
 typedef int cmd_main(int argc, char **argv);
 
-cmd_main cmd_litmus, cmd_explore, cmd_bench, cmd_help;
+cmd_main cmd_litmus, cmd_explore, cmd_fuzz, cmd_bench, cmd_help;
 
 struct cmd {
 	const char *name;

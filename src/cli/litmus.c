@@ -4,8 +4,10 @@
  * look is in litmus/report*.c.
  */
 #include "cmd.h"
+#include "interrupt.h"
 #include "litmus/collect.h"
 #include "litmus/report.h"
+#include "litmus/switches.h"
 
 #include <errno.h>
 #include <langinfo.h>
@@ -24,6 +26,7 @@ struct arguments {
 	enum ucow_fork_mode fork; /* UCOW_FORK_DEFAULT: not given */
 	uint64_t repeat, seed, timeout;
 	bool json, tap, quiet, in_process;
+	int stop; /* see run_options */
 	char **paths;
 	int npaths;
 };
@@ -256,11 +259,12 @@ static void run_cell(const struct litmus *litmus, const struct report_column *co
 		.policy = column->policy,
 		.fork = column->fork,
 		.timeout_seconds = (unsigned)arguments->timeout,
+		.stop = arguments->stop,
 		.in_process = arguments->in_process,
 	};
 	struct run_result result;
 
-	for (uint64_t i = 0; i < arguments->repeat; i++) {
+	for (uint64_t i = 0; i < arguments->repeat && !interrupt_signal(); i++) {
 		run.seed = arguments->seed + i;
 		run_once(litmus, column, &run, &result);
 		if (i && badness(result.verdict) <= badness(cell->result.verdict))
@@ -288,26 +292,30 @@ static void clear_progress(void)
 		fputs("\r\033[K", stderr);
 }
 
-static void run_test(const struct report *report, const struct arguments *arguments, size_t i)
+/* Returns: whether it has run in every column. */
+static bool run_test(const struct report *report, const struct arguments *arguments, size_t i)
 {
-	for (size_t j = 0; j < report->ncolumns; j++) {
+	for (size_t j = 0; j < report->ncolumns && !interrupt_signal(); j++) {
 		show_progress(report, i, j);
 		run_cell(report->tests[i].litmus, &report->columns[j], arguments, &report->tests[i].cells[j]);
 	}
 	clear_progress();
+	return !interrupt_signal();
 }
 
-static int run_all(const struct report *report, const struct arguments *arguments, const struct report_format *format)
+static int run_all(struct report *report, const struct arguments *arguments, const struct report_format *format)
 {
 	int error = 0;
 
 	if (format->begin)
 		format->begin(report);
-	for (size_t i = 0; i < report->ntests; i++) {
-		run_test(report, arguments, i);
+	while (report->ndone < report->ntests && run_test(report, arguments, report->ndone)) {
+		report->ndone++;
 		if (format->test)
-			format->test(report, &report->tests[i]);
+			format->test(report, &report->tests[report->ndone - 1]);
 	}
+	if (report->ndone < report->ntests)
+		report->interrupted_by = interrupt_signal();
 	if (format->end)
 		error = format->end(report);
 	if (error) {
@@ -336,9 +344,10 @@ static const struct report_format *choose_format(const struct arguments *argumen
 }
 
 static int report_tests(const struct arguments *arguments, const struct columns *columns,
-			const struct litmus_list *list)
+			const struct litmus_list *list, const struct kernel_host *host)
 {
 	struct report report = {
+		.host = host,
 		.out = stdout,
 		.colour = wants_colour(),
 		.unicode = !strcmp(nl_langinfo(CODESET), "UTF-8"),
@@ -349,10 +358,10 @@ static int report_tests(const struct arguments *arguments, const struct columns 
 		.tests = calloc(list->n, sizeof(*report.tests)),
 	};
 	struct report_cell *cells = calloc(list->n * columns->n, sizeof(*cells));
-	struct utsname host;
+	struct utsname system;
 	int status = CMD_USAGE;
 
-	snprintf(report.kernel, sizeof(report.kernel), "%s", uname(&host) ? "?" : host.release);
+	snprintf(report.kernel, sizeof(report.kernel), "%s", uname(&system) ? "?" : system.release);
 	if (report.tests && cells) {
 		for (size_t i = 0; i < list->n; i++)
 			report.tests[i] = (struct report_test){list->tests[i], cells + i * columns->n};
@@ -362,6 +371,57 @@ static int report_tests(const struct arguments *arguments, const struct columns 
 	}
 	free(cells);
 	free(report.tests);
+	return status;
+}
+
+/* ---- what the kernel runs on ---- */
+
+static void add_switches_to_host(struct kernel_host *host, const struct switches *switches)
+{
+	char text[200] = "nothing";
+	size_t used = 0;
+
+	for (size_t i = 0; i < switches->n; i++)
+		used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%s=%s", i ? " " : "",
+					 switches->list[i].name, switches->list[i].wanted);
+	kernel_host_add(host, "set_for_run", "set_for_run", text);
+}
+
+/* Returns: the exit status. */
+static int report_on_kernel(const struct arguments *arguments, const struct columns *columns,
+			    const struct litmus_list *list)
+{
+	struct switches switches = {0};
+	struct kernel_host host;
+	int status, error;
+
+	kernel_host_describe(&host);
+	switches_add_movers(&switches);
+	add_switches_to_host(&host, &switches);
+	error = switches_hold(&switches);
+	if (error)
+		fprintf(stderr, "ucow litmus: no switch of this machine is set: %s\n", strerror(-error));
+	status = report_tests(arguments, columns, list, &host);
+	error = switches_release(&switches);
+	if (error)
+		fprintf(stderr, "ucow litmus: a switch of this machine is not restored: %s\n", strerror(-error));
+	return error ? CMD_USAGE : status;
+}
+
+static int report_columns(struct arguments *arguments, const struct columns *columns, const struct litmus_list *list)
+{
+	const char *why;
+	int status;
+
+	arguments->stop = interrupt_watch();
+	if (columns->list[columns->n - 1].on_kernel && litmus_kernel_possible(&why))
+		status = report_on_kernel(arguments, columns, list);
+	else
+		status = report_tests(arguments, columns, list, NULL);
+	if (interrupt_signal()) {
+		fflush(stdout);
+		interrupt_end(interrupt_signal());
+	}
 	return status;
 }
 
@@ -398,7 +458,7 @@ int cmd_litmus(int argc, char **argv)
 	if (argp_parse(&argp, argc, argv, 0, NULL, &arguments))
 		return CMD_USAGE;
 	if (collect(&arguments, &list) && choose_columns(&columns, &arguments))
-		status = report_tests(&arguments, &columns, &list);
+		status = report_columns(&arguments, &columns, &list);
 	litmus_list_free(&list);
 	return status;
 }

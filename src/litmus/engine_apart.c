@@ -26,19 +26,19 @@ static int milliseconds_left(const struct timespec *deadline)
 	return left < 0 ? 0 : left > INT32_MAX ? INT32_MAX : (int)left;
 }
 
-/* Wait until the other end of @fd is closed. Returns: whether it was, within @seconds. */
-static bool wait_closed(int fd, unsigned seconds)
+/* Wait until the other end of @fd is closed. Returns: whether it was, within @seconds and before @stop was readable. */
+static bool wait_closed(int fd, int stop, unsigned seconds)
 {
-	struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+	struct pollfd ends[] = {{.fd = fd, .events = POLLIN}, {.fd = stop ? stop : -1, .events = POLLIN}};
 	struct timespec deadline;
 	int ready;
 
 	clock_gettime(CLOCK_MONOTONIC, &deadline);
 	deadline.tv_sec += seconds;
 	do
-		ready = poll(&poll_fd, 1, milliseconds_left(&deadline));
+		ready = poll(ends, 2, milliseconds_left(&deadline));
 	while (ready < 0 && errno == EINTR);
-	return ready > 0;
+	return ready > 0 && ends[0].revents;
 }
 
 static int reap(pid_t pid)
@@ -101,7 +101,7 @@ static _Noreturn void run_child(const struct litmus *litmus, const struct run_op
 static void await_child(pid_t pid, int fd, const struct run_options *options, const struct answer *answer,
 			struct run_result *result)
 {
-	bool ended = wait_closed(fd, options->timeout_seconds), others;
+	bool ended = wait_closed(fd, options->stop, options->timeout_seconds), others;
 	int status;
 
 	if (!ended)

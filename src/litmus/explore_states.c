@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A set of 128-bit sums with open addressing, in memory that the system gives when it is touched. */
+/* A set of 128-bit sums with open addressing, which doubles when it is three quarters full. */
 #include "explore_states.h"
 
 #include <errno.h>
@@ -10,17 +10,19 @@
 #include <xxhash.h>
 #endif
 
-#define ROOM (UINT64_C(1) << 27)
-#define MOST (ROOM / 4 * 3)
+#define FEWEST (UINT64_C(1) << 16)
+#define MOST   (UINT64_C(1) << 30) /* slots: 16 GiB */
 
 static struct {
 	struct state_sum *slots; /* all zeros: empty */
+	uint64_t nslots;         /* a power of two */
 	uint64_t used;
+	bool full; /* there was no memory for more */
 } states;
 
-static struct state_sum *reserve(void)
+static struct state_sum *reserve(uint64_t nslots)
 {
-	void *area = mmap(NULL, ROOM * sizeof(struct state_sum), PROT_READ | PROT_WRITE,
+	void *area = mmap(NULL, nslots * sizeof(struct state_sum), PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return area == MAP_FAILED ? NULL : area;
@@ -28,15 +30,17 @@ static struct state_sum *reserve(void)
 
 int states_open(void)
 {
-	states.slots = reserve();
+	states.slots = reserve(FEWEST);
+	states.nslots = FEWEST;
 	return states.slots ? 0 : -ENOMEM;
 }
 
 void states_forget(void)
 {
 	if (states.used)
-		madvise(states.slots, ROOM * sizeof(*states.slots), MADV_DONTNEED);
+		madvise(states.slots, states.nslots * sizeof(*states.slots), MADV_DONTNEED);
 	states.used = 0;
+	states.full = false;
 }
 
 #if defined(UCOW_HAVE_XXHASH)
@@ -69,22 +73,49 @@ void states_add_part(struct state_sum *sum, uint64_t number, const void *bytes, 
 
 bool states_full(void)
 {
-	return states.used >= MOST;
+	return states.full;
+}
+
+/* Where @key is, or where it belongs. Never all zeros, which is an empty slot. */
+static struct state_sum *find(const struct state_sum *key)
+{
+	uint64_t at = key->low & (states.nslots - 1);
+
+	while (states.slots[at].high && (states.slots[at].low != key->low || states.slots[at].high != key->high))
+		at = (at + 1) & (states.nslots - 1);
+	return &states.slots[at];
+}
+
+static void grow(void)
+{
+	struct state_sum *before = states.slots, *after = NULL;
+	uint64_t nbefore = states.nslots;
+
+	if (nbefore < MOST)
+		after = reserve(2 * nbefore);
+	if (!after) {
+		states.full = true;
+		return;
+	}
+	states.slots = after;
+	states.nslots = 2 * nbefore;
+	for (uint64_t i = 0; i < nbefore; i++)
+		if (before[i].high)
+			*find(&before[i]) = before[i];
+	munmap(before, nbefore * sizeof(*before));
 }
 
 bool states_meet(const struct state_sum *sum)
 {
-	/* Never all zeros, which is an empty slot. */
-	struct state_sum key = {sum->low, sum->high | 1};
-	uint64_t at = key.low & (ROOM - 1);
+	struct state_sum key = {sum->low, sum->high | 1}, *slot = find(&key);
 
-	for (; states.slots[at].high; at = (at + 1) & (ROOM - 1))
-		if (states.slots[at].low == key.low && states.slots[at].high == key.high)
-			return true;
-	if (!states_full()) {
-		states.slots[at] = key;
-		states.used++;
-	}
+	if (slot->high)
+		return true;
+	if (states.used >= states.nslots / 4 * 3)
+		return false; /* full: it may be met again */
+	*slot = key;
+	if (++states.used >= states.nslots / 4 * 3)
+		grow();
 	return false;
 }
 

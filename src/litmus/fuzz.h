@@ -85,7 +85,12 @@ struct fuzz_file {
 struct fuzz_view {
 	int outcome;          /* of the statement: 0, an errno value, LITMUS_SIGSEGV or LITMUS_SIGBUS */
 	uint64_t pages_taken; /* pin, get, splice that succeeded: how many pages */
-	unsigned faults;      /* FUZZ_SEES_FAULTS: the statement's; UINT_MAX: not counted */
+	/*
+	 * Of the reference: what the statement does is promised to nobody (a device that writes through a plain
+	 * reference to a page that others have by now). It is not run on the others, and the test ends before it.
+	 */
+	bool undefined;
+	unsigned faults; /* FUZZ_SEES_FAULTS: the statement's; UINT_MAX: not counted */
 	bool alive[FUZZ_PROCESSES];
 	struct fuzz_page pages[FUZZ_PROCESSES][FUZZ_PAGES]; /* of living processes */
 	struct fuzz_held held[FUZZ_HANDLES];
@@ -158,6 +163,10 @@ struct fuzz_divergence {
 	bool is_error;             /* a subject went wrong by itself; saw[0] tells */
 };
 
+/* What differs where one side copied a page and the other did not, and what the one shows that did. */
+#define FUZZ_COPY   "copy"
+#define FUZZ_COPIED "on another frame than before"
+
 /*
  * fuzz_compare - the first difference in what both can see; @before are the views after the statement before (NULL:
  * none), so that a page that kept its frame on one side and got another on the other is seen. Returns: whether there is
@@ -169,11 +178,15 @@ bool fuzz_compare(const struct fuzz_test *test, size_t at, const struct fuzz_sub
 
 /* ---- one program ---- */
 
+/* What is being done: statement (their number: the end) and subject, of which there are at most 8. */
+#define FUZZ_PLACE(at, subject) ((uint64_t)(at) << 3 | (subject))
+
 /* The subjects of a campaign; views are kept here, they are big. */
 struct fuzz_court {
 	unsigned nsubjects;
 	struct fuzz_subject *subjects[4]; /* the first is the reference */
 	struct fuzz_view *views[4][2];    /* now and before */
+	_Atomic uint64_t *place;          /* where fuzz_run() tells FUZZ_PLACE before whatever it does; or NULL */
 };
 int fuzz_court_open(enum fuzz_against against, struct fuzz_court *court, char *why, size_t size);
 void fuzz_court_close(struct fuzz_court *court);

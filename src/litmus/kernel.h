@@ -69,6 +69,7 @@ struct kernel_run {
 	union kernel_object *objects;      /* one a name */
 	uint64_t window_start, window_end; /* all regions lie in between, and nothing else does */
 	struct meeting *meeting;
+	int leash; /* a descriptor that participants keep */
 	struct kernel_eyes eyes;
 	int *cpus; /* that participants may use; the first is everybody's outside lanes */
 	size_t ncpus;
@@ -90,6 +91,7 @@ struct kernel_step {
 	struct kernel_run *run;
 	struct kernel_lane *lane; /* NULL outside `parallel` */
 	const struct stmt *stmt;
+	uint64_t value; /* of the last answer that a participant gave */
 };
 
 typedef int kernel_step_function(struct kernel_step *step);
@@ -103,8 +105,19 @@ void kernel_describe_skip(char *why, size_t size, const struct stmt *stmt, const
 
 /* ---- kernel_supervise.c ---- */
 
-/* kernel_supervise - run the test in this process, which is nobody else's; end and reap everybody; fill @result. */
-void kernel_supervise(const struct litmus *litmus, const struct run_options *options, struct run_result *result);
+/*
+ * kernel_supervise - run the test in this process, which is nobody else's; end and reap everybody; fill @result. The
+ * participants keep descriptor @leash open as long as they live.
+ */
+void kernel_supervise(const struct litmus *litmus, const struct run_options *options, int leash,
+		      struct run_result *result);
+
+/* kernel_become_supervisor - make this process fit to have participants. */
+void kernel_become_supervisor(void);
+/* kernel_make_objects - what stands behind the names of the run's test. Returns: 0; an errno value. */
+int kernel_make_objects(struct kernel_run *run);
+/* kernel_drop_objects - close and free them; participants must have ended. */
+void kernel_drop_objects(struct kernel_run *run);
 
 /* ---- kernel_result.c: the result, from any lane ---- */
 
@@ -121,6 +134,8 @@ void kernel_judge(struct kernel_step *step, int outcome);
 
 /* kernel_start_first - fork process A. Returns: 0; an errno value. */
 int kernel_start_first(struct kernel_run *run);
+/* kernel_await_end - wait until @pid has ended, its memory dropped, and reap it. Returns: whether it did in time. */
+bool kernel_await_end(pid_t pid, uint64_t deadline_ns, int *status);
 /* kernel_look_for_dead - an error if a participant has died that was not told to, though nobody missed it. */
 void kernel_look_for_dead(struct kernel_step *step);
 /* kernel_end_all - end and reap every process of the run. Returns: whether all are gone. */
@@ -146,6 +161,8 @@ void kernel_run_block(struct kernel_run *run, const struct stmt *stmts, size_t n
 
 /* kernel_is_driven - whether there is code for statements and checks of @kind. */
 bool kernel_is_driven(enum stmt_kind kind);
+/* kernel_do - do one statement or check. Returns: its outcome, STEP_ENDED or STEP_SKIPPED. */
+int kernel_do(struct kernel_step *step);
 /* kernel_statement - do one statement or check, and judge its outcome. */
 void kernel_statement(struct kernel_step *step);
 /* kernel_va - the address of page @page of @place, offset included. */

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/io_uring.h>
 #include <linux/membarrier.h>
 #include <pthread.h>
@@ -36,6 +37,7 @@ struct agent {
 	int channel;
 	bool is_thread; /* ends alone when its channel closes; else the whole process ends */
 	pid_t supervisor;
+	int leash;
 	struct meeting *meeting;
 	struct agent_thread *threads; /* that this one has started */
 	struct agent_command command;
@@ -128,16 +130,6 @@ UNCHECKED static void load_bytes(struct agent *agent)
 		agent->reply.bytes[i] = byte_at(agent->command.va)[i];
 }
 
-static int do_write(struct agent *agent)
-{
-	return guarded(agent, store_bytes);
-}
-
-static int do_touch(struct agent *agent)
-{
-	return guarded(agent, touch_pages);
-}
-
 static int do_load(struct agent *agent)
 {
 	int error = guarded(agent, load_bytes);
@@ -146,12 +138,77 @@ static int do_load(struct agent *agent)
 	return error;
 }
 
+UNCHECKED static void glimpse(struct agent *agent)
+{
+	const struct agent_look *look = (const struct agent_look *)(const void *)agent->command.bytes;
+	struct agent_glimpse *glimpse = (struct agent_glimpse *)(void *)(agent->reply.bytes + agent->reply.nbytes);
+
+	for (uint32_t part = 0; part < AGENT_PARTS; part++)
+		for (uint32_t i = 0; i < AGENT_PART_BYTES; i++)
+			glimpse->bytes[part][i] = byte_at(agent->command.va + look->offsets[part])[i];
+}
+
+static void look_at_page(struct agent *agent, uint64_t va)
+{
+	struct agent_glimpse *seen = (struct agent_glimpse *)(void *)(agent->reply.bytes + agent->reply.nbytes);
+
+	agent->command.va = va;
+	seen->error = (int8_t)guarded(agent, glimpse);
+	agent->reply.nbytes += sizeof(*seen);
+}
+
+static int do_look(struct agent *agent)
+{
+	const struct agent_look *look = (const struct agent_look *)(const void *)agent->command.bytes;
+
+	for (uint32_t range = 0; range < look->nranges; range++)
+		for (uint64_t page = 0; page < look->ranges[range].npages; page++) {
+			if (agent->reply.nbytes + sizeof(struct agent_glimpse) > sizeof(agent->reply.bytes))
+				return E2BIG;
+			look_at_page(agent, look->ranges[range].va + page * KERNEL_PAGE);
+		}
+	return 0;
+}
+
 static uint64_t faults_so_far(void)
 {
 	struct rusage usage;
 
 	getrusage(RUSAGE_THREAD, &usage);
 	return (uint64_t)usage.ru_minflt + (uint64_t)usage.ru_majflt;
+}
+
+/*
+ * Run @access on the command's pages and answer how many faults it took. The same is done to a page of our own before,
+ * so that what counts is theirs alone: code, stack and buffers are there.
+ */
+static int count_faults(struct agent *agent, void (*access)(struct agent *agent))
+{
+	static char page[KERNEL_PAGE];
+	struct agent_command *command = &agent->command;
+	uint64_t va = command->va, npages = command->npages, before;
+	int error;
+
+	command->va = (uint64_t)(uintptr_t)page;
+	command->npages = 1;
+	guarded(agent, access);
+	faults_so_far();
+	command->va = va;
+	command->npages = npages;
+	before = faults_so_far();
+	error = guarded(agent, access);
+	agent->reply.value = faults_so_far() - before;
+	return error;
+}
+
+static int do_write(struct agent *agent)
+{
+	return count_faults(agent, store_bytes);
+}
+
+static int do_touch(struct agent *agent)
+{
+	return count_faults(agent, touch_pages);
 }
 
 /* A compare-exchange writes whatever the outcome, so the byte keeps its value and the store is real. */
@@ -291,15 +348,27 @@ static int do_vmsplice(struct agent *agent)
 }
 
 /*
- * The pins of a transfer may be dropped a moment after the call has returned, by the interrupt that completed it: wait
- * for a grace period, which no interrupt handler outlives.
+ * The pins of a transfer may be dropped a moment after the call has returned, by the interrupt that completed it. Who
+ * has run anything on each cpu since then has seen that interrupt end: the kernel does so to gather its statistics, if
+ * root asks. Others wait for a grace period, which no interrupt handler outlives.
  */
+static void outlast_interrupts(void)
+{
+	int fd = open("/proc/sys/vm/stat_refresh", O_WRONLY | O_CLOEXEC);
+	bool gathered = fd >= 0 && write(fd, "1", 1) == 1;
+
+	if (fd >= 0)
+		close(fd);
+	if (!gathered)
+		syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+}
+
 static int direct(struct agent *agent, ssize_t (*transfer)(struct agent *agent))
 {
 	ssize_t done = transfer(agent);
 	int error = done < 0 ? errno : 0;
 
-	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+	outlast_interrupts();
 	agent->reply.value = error ? 0 : (uint64_t)done;
 	return error;
 }
@@ -388,12 +457,22 @@ static int do_remote_write(struct agent *agent)
 
 /* ---- processes and threads ---- */
 
-/* All descriptors but the channel: what a parent happened to have open must not hold references in its child. */
-static void close_all_but(int channel)
+static void close_between(int below, int above)
 {
-	if (channel > 3)
-		close_range(3, (unsigned)channel - 1, 0);
-	close_range((unsigned)channel + 1, ~0u, 0);
+	unsigned first = below < STDERR_FILENO ? STDERR_FILENO + 1 : (unsigned)below + 1;
+
+	if ((int)first < above)
+		close_range(first, (unsigned)above - 1, 0);
+}
+
+/* All descriptors but two: what a parent happened to have open must not hold references in its child. */
+static void close_all_but(int channel, int leash)
+{
+	int low = channel < leash ? channel : leash, high = channel < leash ? leash : channel;
+
+	close_between(STDERR_FILENO, low);
+	close_between(low, high);
+	close_between(high, INT_MAX);
 }
 
 /* Make the process that has just been made a participant, which serves @channel. */
@@ -404,7 +483,7 @@ static void become_participant(struct agent *agent, int channel)
 		_exit(1);
 	/* Others of this test may look into our memory, also where the system restricts that to ancestors. */
 	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
-	close_all_but(channel);
+	close_all_but(channel, agent->leash);
 	agent->channel = channel;
 	agent->is_thread = false;
 	agent->threads = NULL;
@@ -469,6 +548,7 @@ static int do_thread(struct agent *agent)
 	thread->agent.channel = agent->fd;
 	thread->agent.is_thread = true;
 	thread->agent.supervisor = agent->supervisor;
+	thread->agent.leash = agent->leash;
 	thread->agent.meeting = agent->meeting;
 	error = start_thread(thread);
 	if (error) {
@@ -531,6 +611,7 @@ static int (*const operations[AGENT_OP_COUNT])(struct agent *agent) = {
 	[AGENT_WRITE] = do_write,
 	[AGENT_TOUCH] = do_touch,
 	[AGENT_LOAD] = do_load,
+	[AGENT_LOOK] = do_look,
 	[AGENT_STORE_FAULTS] = do_store_faults,
 	[AGENT_FORK] = do_fork,
 	[AGENT_EXIT] = do_exit,
@@ -586,11 +667,12 @@ static void serve(struct agent *agent)
 		_exit(0);
 }
 
-_Noreturn void agent_main(int channel, pid_t supervisor, struct meeting *meeting)
+_Noreturn void agent_main(int channel, pid_t supervisor, int leash, struct meeting *meeting)
 {
 	static struct agent agent;
 
 	agent.supervisor = supervisor;
+	agent.leash = leash;
 	agent.meeting = meeting;
 	become_participant(&agent, channel);
 	if (catch_faults())

@@ -22,9 +22,10 @@
 	X(PROTECT)      /* va, npages, number: prot */                                                  \
 	X(MOVE)         /* va, npages, to: the new address */                                           \
 	X(ADVISE)       /* va, npages, number: MADV_* */                                                \
-	X(WRITE)        /* va, npages, bytes: a store into each page */                                 \
-	X(TOUCH)        /* va, npages: a load from each page */                                         \
+	X(WRITE)        /* va, npages, bytes: a store into each page; answers faults in value */        \
+	X(TOUCH)        /* va, npages: a load from each page; answers faults in value */                \
 	X(LOAD)         /* va, wanted; answers the bytes */                                             \
+	X(LOOK)         /* bytes: struct agent_look; answers a struct agent_glimpse for each page */    \
 	X(STORE_FAULTS) /* va; answers in value how many faults a store of what is there takes */       \
 	X(FORK)         /* passes the child's channel; answers the child's pid in value */              \
 	X(EXIT)         /* no answer */                                                                 \
@@ -70,13 +71,31 @@ struct agent_reply {
 	char bytes[KERNEL_PAGE];
 };
 
+/* What to look at, by loads: parts of pages, on each page of some ranges. */
+enum { AGENT_PARTS = 3, AGENT_PART_BYTES = 16, AGENT_RANGES = 80 };
+struct agent_look {
+	uint32_t offsets[AGENT_PARTS];
+	uint32_t nranges;
+	struct {
+		uint64_t va, npages;
+	} ranges[AGENT_RANGES];
+};
+struct agent_glimpse {
+	int8_t error; /* 0, LITMUS_SIGSEGV or LITMUS_SIGBUS; then no bytes */
+	char bytes[AGENT_PARTS][AGENT_PART_BYTES];
+};
+enum { AGENT_GLIMPSES = KERNEL_PAGE / sizeof(struct agent_glimpse) };
+
 /* Where the lanes of a `parallel` block meet, in memory that all participants share. */
 struct meeting {
 	_Atomic uint32_t arrived;
 };
 
-/* agent_main - be the first participant: serve @channel until its other end is closed. @supervisor is the parent. */
-_Noreturn void agent_main(int channel, pid_t supervisor, struct meeting *meeting);
+/*
+ * agent_main - be the first participant: serve @channel until its other end is closed. @supervisor is the parent; it
+ * and all participants keep @leash open.
+ */
+_Noreturn void agent_main(int channel, pid_t supervisor, int leash, struct meeting *meeting);
 
 /* ---- kernel_channel.c ---- */
 

@@ -30,8 +30,7 @@ struct kernel_participant *kernel_participant(struct kernel_step *step, int name
 
 /* ---- how they end ---- */
 
-/* Wait until @pid has ended, its memory dropped, and reap it. Returns: whether it did by the deadline. */
-static bool await_end(pid_t pid, uint64_t deadline_ns, int *status)
+bool kernel_await_end(pid_t pid, uint64_t deadline_ns, int *status)
 {
 	struct pollfd wait = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
 	uint64_t now = kernel_now_ns();
@@ -59,7 +58,7 @@ static int missed(struct kernel_step *step, int name)
 	pid_t pid = step->run->objects[name].participant.pid;
 	int status;
 
-	if (await_end(pid, step->run->deadline_ns, &status))
+	if (kernel_await_end(pid, step->run->deadline_ns, &status))
 		return crashed(step, name, status);
 	return kernel_error(step, "process %s does not answer", name_of(step, name));
 }
@@ -108,8 +107,10 @@ static int await_reply(struct kernel_step *step, int name, int channel, struct a
 {
 	int fd, error = channel_receive(channel, reply, sizeof(*reply), &fd, step->run->deadline_ns);
 
-	if (!error)
+	if (!error) {
+		step->value = reply->value;
 		return reply->error;
+	}
 	if (error == ETIMEDOUT)
 		return timed_out(step);
 	if (error == EPIPE)
@@ -151,7 +152,7 @@ int kernel_start_first(struct kernel_run *run)
 		return error;
 	pid = fork();
 	if (pid == 0)
-		agent_main(ends[1], supervisor, run->meeting);
+		agent_main(ends[1], supervisor, run->leash, run->meeting);
 	error = pid < 0 ? errno : 0;
 	close(ends[1]);
 	if (error) {
@@ -205,7 +206,7 @@ static int end_one(struct kernel_step *step, int name, int channel)
 	if (error && error != EPIPE)
 		return kernel_error(step, "kernel: no word to process %s: %s", name_of(step, name),
 				    litmus_error_name(error));
-	if (!await_end(participant->pid, step->run->deadline_ns, &status))
+	if (!kernel_await_end(participant->pid, step->run->deadline_ns, &status))
 		return timed_out(step);
 	close(participant->channel);
 	participant->channel = -1;

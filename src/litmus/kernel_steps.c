@@ -242,13 +242,18 @@ bool kernel_is_driven(enum stmt_kind kind)
 	return steps[kind];
 }
 
+int kernel_do(struct kernel_step *step)
+{
+	return steps[step->stmt->kind](step);
+}
+
 void kernel_statement(struct kernel_step *step)
 {
 	int outcome;
 
 	if (step->run->over)
 		return;
-	outcome = steps[step->stmt->kind](step);
+	outcome = kernel_do(step);
 	if (outcome != STEP_ENDED && outcome != STEP_SKIPPED)
 		kernel_judge(step, outcome);
 }

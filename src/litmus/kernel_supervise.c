@@ -111,7 +111,7 @@ static int place_regions(struct kernel_run *run)
 	return 0;
 }
 
-static int make_objects(struct kernel_run *run)
+int kernel_make_objects(struct kernel_run *run)
 {
 	const struct litmus *litmus = run->litmus;
 
@@ -178,20 +178,25 @@ static void do_statements(struct kernel_run *run)
 
 /* ---- one run ---- */
 
-static int prepare(struct kernel_run *run)
+void kernel_become_supervisor(void)
 {
-	int error;
-
 	raise_limits();
 	occupy_streams();
 	/* Participants fetch rings from here, also where the system restricts that to ancestors. */
 	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGCHLD, SIG_DFL); /* ignored, children would vanish unread */
+}
+
+static int prepare(struct kernel_run *run)
+{
+	int error;
+
+	kernel_become_supervisor();
 	kernel_open_eyes(&run->eyes);
 	error = find_cpus(run);
 	if (!error)
-		error = make_objects(run);
+		error = kernel_make_objects(run);
 	if (!error)
 		error = share_meeting(run);
 	if (!error)
@@ -201,7 +206,7 @@ static int prepare(struct kernel_run *run)
 	return error ? error : send_to_first_cpu(run);
 }
 
-static void give_back(struct kernel_run *run)
+void kernel_drop_objects(struct kernel_run *run)
 {
 	const struct litmus *litmus = run->litmus;
 
@@ -213,17 +218,25 @@ static void give_back(struct kernel_run *run)
 		else if (kind == NAME_FILE && run->objects[i].file >= 0)
 			close(run->objects[i].file);
 	}
-	kernel_close_eyes(&run->eyes);
 	free(run->objects);
+	run->objects = NULL;
+}
+
+static void give_back(struct kernel_run *run)
+{
+	kernel_drop_objects(run);
+	kernel_close_eyes(&run->eyes);
 	free(run->cpus);
 }
 
-void kernel_supervise(const struct litmus *litmus, const struct run_options *options, struct run_result *result)
+void kernel_supervise(const struct litmus *litmus, const struct run_options *options, int leash,
+		      struct run_result *result)
 {
 	struct kernel_run run = {
 		.litmus = litmus,
 		.options = options,
 		.result = result,
+		.leash = leash,
 		.result_lock = PTHREAD_MUTEX_INITIALIZER,
 		.deadline_ns = kernel_now_ns() + options->timeout_seconds * UINT64_C(1000000000),
 	};

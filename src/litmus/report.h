@@ -6,6 +6,7 @@
 #ifndef LITMUS_REPORT_H
 #define LITMUS_REPORT_H
 
+#include "kernel_host.h"
 #include "run.h"
 
 struct report_column {
@@ -34,7 +35,10 @@ struct report {
 	size_t ncolumns;
 	struct report_test *tests;
 	size_t ntests;
-	char kernel[80]; /* release of the live kernel */
+	size_t ndone;                   /* of them, those that have been run; fewer after the end: interrupted */
+	int interrupted_by;             /* a signal, or 0 */
+	const struct kernel_host *host; /* NULL: the kernel takes no part */
+	char kernel[80];                /* release of the live kernel */
 };
 
 /* How results are shown: begin before the first test, test after each, end after the last. Any may be NULL. */
@@ -78,8 +82,14 @@ void report_column_name(const struct report *report, size_t column, char name[40
 void report_paint(const struct report *report, const char *sgr);
 /* report_result_line - one line for people: mark, verdict, column, file, what happened. */
 void report_result_line(const struct report *report, const struct report_test *test, size_t column);
-/* report_skips - which checks and tests were left out, and why, counted by reason. */
-void report_skips(const struct report *report);
+/* report_test_name - the name of a test; its path, if several here have that name. */
+const char *report_test_name(const struct report *report, const struct report_test *test);
+/* report_host_lines - what the kernel runs on, a line or more a group of facts; nothing if it takes no part. */
+void report_host_lines(const struct report *report);
+/* report_host_value - a fact as text. */
+void report_host_value(const struct host_fact *fact, char text[400]);
+/* report_skips - which checks and tests were left out, and why, counted by reason; @names: with the tests' names. */
+void report_skips(const struct report *report, bool names);
 /* report_summary - the last line. */
 void report_summary(const struct report *report);
 

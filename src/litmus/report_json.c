@@ -40,6 +40,23 @@ static void set(json_t **object, const char *key, json_t *value)
 	*object = NULL;
 }
 
+static json_t *json_skipped(const struct run_result *result)
+{
+	json_t *array = json_array();
+
+	for (unsigned i = 0; array && i < result->skipped_checks && i < MAX_SKIPPED_CHECKS; i++) {
+		json_t *object = json_object();
+
+		set(&object, "line", json_integer(result->skipped[i].line));
+		set(&object, "reason", json_text(result->skipped[i].reason));
+		if (!object || json_array_append_new(array, object)) {
+			json_decref(array);
+			array = NULL;
+		}
+	}
+	return array;
+}
+
 static json_t *json_result(const struct report_test *test, const struct report_column *column,
 			   const struct report_cell *cell)
 {
@@ -59,6 +76,7 @@ static json_t *json_result(const struct report_test *test, const struct report_c
 	set(&object, "saw", json_text(result->saw));
 	set(&object, "reason", json_text(result->reason));
 	set(&object, "skipped_checks", json_integer(result->skipped_checks));
+	set(&object, "skipped", json_skipped(result));
 	return object;
 }
 
@@ -66,7 +84,7 @@ static json_t *json_results(const struct report *report)
 {
 	json_t *array = json_array();
 
-	for (size_t i = 0; array && i < report->ntests; i++)
+	for (size_t i = 0; array && i < report->ndone; i++)
 		for (size_t j = 0; array && j < report->ncolumns; j++) {
 			const struct report_test *test = &report->tests[i];
 
@@ -78,6 +96,31 @@ static json_t *json_results(const struct report *report)
 	return array;
 }
 
+static json_t *json_fact(const struct host_fact *fact)
+{
+	switch (fact->kind) {
+	case HOST_UNKNOWN:
+		break;
+	case HOST_TEXT:
+		return json_text(fact->text);
+	case HOST_NUMBER:
+		return json_integer(fact->number);
+	case HOST_FLAG:
+		return json_boolean(fact->number);
+	}
+	return json_null();
+}
+
+/* Facts in one object, whatever their group; their keys are unique. */
+static json_t *json_host(const struct kernel_host *host)
+{
+	json_t *object = json_object();
+
+	for (size_t i = 0; i < host->n; i++)
+		set(&object, host->facts[i].key, json_fact(&host->facts[i]));
+	return object;
+}
+
 static int end_json(const struct report *report)
 {
 	struct report_totals totals = report_totals(report);
@@ -87,6 +130,10 @@ static int end_json(const struct report *report)
 				   (json_int_t)totals.error, "unexpected", (json_int_t)totals.unexpected);
 	int error = 0;
 
+	if (report->host)
+		set(&object, "host", json_host(report->host));
+	if (report->interrupted_by)
+		set(&object, "interrupted", json_sprintf("SIG%s", sigabbrev_np(report->interrupted_by)));
 	if (!object)
 		return -ENOMEM;
 	if (json_dumpf(object, report->out, JSON_INDENT(1)) || fputc('\n', report->out) == EOF)

@@ -115,6 +115,8 @@ static void begin_matrix(const struct report *report)
 {
 	char kernel[NOTE_WIDTH + 1];
 
+	if (!report->quiet)
+		report_host_lines(report);
 	snprintf(kernel, sizeof(kernel), "Linux %.*s", NOTE_WIDTH - 6, report->kernel);
 	for (size_t i = 0; !report->quiet && i < report->ncolumns; i++) {
 		const struct report_column *c = &report->columns[i];
@@ -270,7 +272,7 @@ static void print_unexpected(const struct report *report)
 		return;
 	if (!report->quiet)
 		fprintf(report->out, "\nNot as the files say\n");
-	for (size_t i = 0; i < report->ntests; i++)
+	for (size_t i = 0; i < report->ndone; i++)
 		for (size_t j = 0; j < report->ncolumns; j++)
 			if (!report->tests[i].cells[j].expected)
 				report_result_line(report, &report->tests[i], j);
@@ -282,7 +284,7 @@ static int end_matrix(const struct report *report)
 		print_legend(report);
 		print_sums(report);
 		print_rules(report);
-		report_skips(report);
+		report_skips(report, true);
 	}
 	print_unexpected(report);
 	if (!report->quiet)

@@ -18,6 +18,7 @@ struct run_options {
 	uint64_t seed;            /* how long lanes wait before their statements */
 	uint64_t ram_bytes;       /* engine only: where the test does not say; 0: 64 MiB */
 	unsigned timeout_seconds; /* for one run; never 0 */
+	int stop;                 /* a descriptor that becomes readable when the run must end at once; 0: none */
 	bool in_process; /* engine only: in this process, for debuggers: no timeout, and a crash is everybody's */
 };
 

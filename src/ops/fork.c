@@ -49,6 +49,7 @@ static int duplicate_mappings(struct fork *fork)
 			return -ENOMEM;
 		*copy = *vma;
 		copy->has_anon &= !(vma->flags & VMA_WIPEONFORK);
+		copy->inherited = copy->has_anon;
 		if (copy->object)
 			shm_get(copy->object);
 		vma_insert(&fork->child->vmas, copy);

@@ -22,8 +22,11 @@ static bool flags_are_valid(unsigned prot, unsigned flags)
 
 static unsigned vma_flags_of(unsigned prot, unsigned flags)
 {
-	return (prot & UCOW_PROT_READ ? VMA_READ : 0u) | (prot & UCOW_PROT_WRITE ? VMA_WRITE : 0u) |
-	       (flags & UCOW_MAP_SHARED ? VMA_SHARED : 0u) | (flags & UCOW_MAP_PFN ? VMA_PFNMAP : 0u);
+	bool promised = (prot & UCOW_PROT_WRITE) && !(flags & (UCOW_MAP_SHARED | UCOW_MAP_PFN));
+
+	return (promised ? VMA_ACCOUNT : 0u) | (prot & UCOW_PROT_READ ? VMA_READ : 0u) |
+	       (prot & UCOW_PROT_WRITE ? VMA_WRITE : 0u) | (flags & UCOW_MAP_SHARED ? VMA_SHARED : 0u) |
+	       (flags & UCOW_MAP_PFN ? VMA_PFNMAP : 0u);
 }
 
 /* The address: as asked, the wish if it is free, or the first room. Big mappings start where a huge page could. */

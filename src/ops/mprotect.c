@@ -44,6 +44,22 @@ static bool is_change(struct ucow_mm *mm, uint64_t start, uint64_t end, unsigned
 	return false;
 }
 
+/*
+ * The flags of @vma under new permissions. Memory is promised to private mappings when they become writable, and no
+ * longer once they are not, unless they have had an anon page by then. Mappings that differ in it do not merge (B.4: it
+ * can be seen in what a fork copies).
+ */
+static unsigned reprotected_flags(const struct vma *vma, unsigned permissions)
+{
+	unsigned flags = (vma->flags & ~VMA_PERMISSIONS) | permissions;
+
+	if (flags == vma->flags)
+		return flags;
+	if (permissions & VMA_WRITE)
+		return vma->flags & (VMA_WRITE | VMA_SHARED | VMA_PFNMAP) ? flags : flags | VMA_ACCOUNT;
+	return vma->has_anon ? flags : flags & ~(unsigned)VMA_ACCOUNT;
+}
+
 /* As the system call does: what precedes a hole changes. All splitting comes first, so that no memory means no change.
  */
 static int protect_range(struct ucow_mm *mm, uint64_t start, uint64_t end, unsigned permissions)
@@ -61,7 +77,7 @@ static int protect_range(struct ucow_mm *mm, uint64_t start, uint64_t end, unsig
 		return error;
 	}
 	for (struct vma *vma = vma_at(&mm->vmas, start); vma && vma->start < covered; vma = vma_next(vma)) {
-		unsigned flags = (vma->flags & ~VMA_PERMISSIONS) | permissions;
+		unsigned flags = reprotected_flags(vma, permissions);
 
 		if (flags == vma->flags)
 			continue;

@@ -132,7 +132,7 @@ static unsigned count_parts(const struct remap *remap)
 	return n;
 }
 
-/* The mapping that @source, a whole one, becomes. A single one takes the new length. */
+/* The mapping that @source, a whole one, becomes. One that fills the old range takes the new length. */
 static struct vma *make_target(struct remap *remap, const struct vma *source)
 {
 	struct vma *target = vma_create(remap->mm->machine);
@@ -140,12 +140,14 @@ static struct vma *make_target(struct remap *remap, const struct vma *source)
 	if (!target)
 		return NULL;
 	target->start = source->start - remap->from + remap->to;
-	target->end = remap->nparts > 1 ? source->end - remap->from + remap->to : remap->to + remap->new_length;
+	target->end = remap->nparts > 1 || source->end < old_end_of(remap) ? source->end - remap->from + remap->to
+									   : remap->to + remap->new_length;
 	target->flags = source->flags;
 	/* Memory without pages yet is as if mapped here in the first place, and may merge with its new neighbours. */
 	target->pgoff = vma_is_cow(source) && !source->has_anon ? target->start >> UCOW_PAGE_SHIFT : source->pgoff;
 	target->object = source->object;
 	target->has_anon = source->has_anon;
+	target->inherited = source->inherited;
 	if (target->object)
 		shm_get(target->object);
 	return target;

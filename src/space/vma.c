@@ -101,10 +101,22 @@ void vma_split(struct vma_set *set, struct vma *vma, uint64_t va, struct vma *up
 	vma_insert(set, upper);
 }
 
+static bool has_anon(const struct vma *vma)
+{
+	return atomic_load_explicit(&vma->has_anon, memory_order_relaxed);
+}
+
+/* A mapping without anon pages was not inherited. */
+static bool anon_can_merge(const struct vma *lower, const struct vma *upper)
+{
+	return has_anon(lower) && has_anon(upper) ? lower->inherited == upper->inherited
+						  : !lower->inherited && !upper->inherited;
+}
+
 bool vma_can_merge(const struct vma *lower, const struct vma *upper)
 {
 	return lower->end == upper->start && lower->flags == upper->flags && lower->object == upper->object &&
-	       vma_page_index(lower, lower->end) == upper->pgoff;
+	       vma_page_index(lower, lower->end) == upper->pgoff && anon_can_merge(lower, upper);
 }
 
 void vma_grow(struct vma_set *set, struct vma *vma, uint64_t end)
@@ -123,7 +135,7 @@ struct vma *vma_merge_next(struct vma_set *set, struct vma *vma)
 	if (!next || !vma_can_merge(vma, next))
 		return NULL;
 	end = next->end;
-	if (atomic_load_explicit(&next->has_anon, memory_order_relaxed))
+	if (has_anon(next))
 		atomic_store_explicit(&vma->has_anon, true, memory_order_relaxed);
 	vma_remove(set, next);
 	vma_grow(set, vma, end);

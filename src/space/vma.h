@@ -17,6 +17,7 @@ enum vma_flag {
 	VMA_PFNMAP = 1u << 3,     /* memory that is not pages; GUP refuses it */
 	VMA_DONTCOPY = 1u << 4,   /* absent in children */
 	VMA_WIPEONFORK = 1u << 5, /* empty in children */
+	VMA_ACCOUNT = 1u << 6,    /* memory was promised for it: private, and writable now or when an anon page came */
 };
 
 struct vma {
@@ -29,6 +30,7 @@ struct vma {
 	unsigned flags;   /* enum vma_flag */
 	_Atomic bool
 		has_anon; /* an anon page was ever mapped here, as Linux tells by anon_vma: fork skips the rest (B.4) */
+	bool inherited;   /* has_anon came from a parent: such mappings merge only with their like */
 };
 
 struct vma_set {
@@ -75,7 +77,10 @@ void vma_remove(struct vma_set *set, struct vma *vma);
  */
 void vma_split(struct vma_set *set, struct vma *vma, uint64_t va, struct vma *upper);
 
-/* vma_can_merge - whether two mappings, @lower ending where @upper starts, are alike in everything. */
+/*
+ * vma_can_merge - whether two mappings, @lower ending where @upper starts, are alike in everything. Where one has anon
+ * pages and the other has none yet, it is as Linux since 6.16 does: they merge unless the pages came from a parent.
+ */
 bool vma_can_merge(const struct vma *lower, const struct vma *upper);
 /* vma_merge_next - merge @vma with its successor if they can. Returns: the node that is now unused, or NULL. */
 struct vma *vma_merge_next(struct vma_set *set, struct vma *vma);

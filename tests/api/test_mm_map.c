@@ -415,6 +415,24 @@ static unsigned prot_at(struct ucow_mm *mm, uint64_t va)
 	return info.mapped ? info.prot : 99;
 }
 
+/* Also if it is one mapping that moves: the hole behind it is no part of it. */
+TEST(mremap_leaves_the_hole_behind_a_mapping)
+{
+	struct world w = world_open();
+	uint64_t va = map_private(w.mm, 3), to = BASE + 100 * PAGE, moved;
+	unsigned fixed = UCOW_MREMAP_MAYMOVE | UCOW_MREMAP_FIXED;
+
+	put64(w.cpu, va, 1);
+	CHECK_EQ(ucow_munmap(w.mm, va + PAGE, 2 * PAGE), 0);
+	map_at(w.mm, to + 2 * PAGE, 1, RW, UCOW_MAP_PRIVATE);
+	put64(w.cpu, to + 2 * PAGE, 5);
+	CHECK_EQ(ucow_mremap(w.mm, va, 3 * PAGE, 3 * PAGE, fixed, to, &moved), 0);
+	CHECK_EQ(get64(w.cpu, to), 1);
+	CHECK_EQ(prot_at(w.mm, to + PAGE), 99);
+	CHECK_EQ(get64(w.cpu, to + 2 * PAGE), 5);
+	world_close(&w);
+}
+
 /* Linux since 6.17: several mappings at once, each with its protection; between them holes stay, at either end. */
 TEST(mremap_moves_several_mappings)
 {

@@ -8,12 +8,12 @@
 
 #include "litmus_ast.h"
 
+#include "replay.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes);
 
 static void demand(bool condition, const char *what, const char *detail)
 {
@@ -87,42 +87,3 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
 	free(bytes);
 	return 0;
 }
-
-#ifndef UCOW_LIBFUZZER
-static int replay(const char *path)
-{
-	FILE *file = fopen(path, "rb");
-	char *bytes = NULL;
-	size_t nbytes = 0, room = 0;
-
-	while (file && !feof(file) && !ferror(file)) {
-		if (nbytes == room) {
-			bytes = realloc(bytes, room = room ? room * 2 : 65536);
-			demand(bytes, path, "out of memory");
-		}
-		nbytes += fread(bytes + nbytes, 1, room - nbytes, file);
-	}
-	if (!file || ferror(file)) {
-		perror(path);
-		free(bytes);
-		return 1;
-	}
-	fclose(file);
-	LLVMFuzzerTestOneInput((const uint8_t *)bytes, nbytes);
-	free(bytes);
-	return 0;
-}
-
-int main(int argc, char **argv)
-{
-	int status = argc > 1 ? 0 : 2;
-
-	if (argc < 2)
-		fprintf(stderr, "usage: %s FILE...\n", argv[0]);
-	for (int i = 1; i < argc; i++)
-		status |= replay(argv[i]);
-	if (!status)
-		printf("%d files replayed\n", argc - 1);
-	return status;
-}
-#endif

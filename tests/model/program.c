@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Making and printing programs; see program.h. */
 #include "program.h"
-#include "model.h"
+#include "litmus/flat.h"
 
 #include <stdio.h>
 

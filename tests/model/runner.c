@@ -7,7 +7,7 @@
  * present pages are looked at, by their frame numbers, for a reference would unshare tables and leave a mark.
  */
 #include "runner.h"
-#include "model.h"
+#include "litmus/flat.h"
 
 #include <errno.h>
 #include <stdarg.h>

@@ -331,6 +331,29 @@ TEST(merge_keeps_the_note_of_anon_pages)
 	}
 }
 
+/* Would catch a merge after which a grandchild gets entries of memory that its grandparent's child never wrote. */
+TEST(inherited_pages_stay_apart)
+{
+	enum { NONE, OWN, INHERITED, KINDS };
+	static const bool merges[KINDS][KINDS] = {
+		[NONE] = {true, true, false},
+		[OWN] = {true, true, false},
+		[INHERITED] = {false, false, true},
+	};
+
+	for (int lower = 0; lower < KINDS; lower++)
+		for (int upper = 0; upper < KINDS; upper++) {
+			struct vma_set set;
+
+			build(&set, "aa|aa");
+			vma_at_page(&set, 0)->has_anon = lower != NONE;
+			vma_at_page(&set, 0)->inherited = lower == INHERITED;
+			vma_at_page(&set, 2)->has_anon = upper != NONE;
+			vma_at_page(&set, 2)->inherited = upper == INHERITED;
+			CHECK_EQ(vma_merge_next(&set, vma_at_page(&set, 0)) != NULL, merges[lower][upper]);
+		}
+}
+
 TEST(split_and_merge_are_inverse)
 {
 	struct vma_set set;

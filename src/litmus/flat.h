@@ -5,17 +5,17 @@
  *
  * Results are 0 or -errno as the engine must return them. Nothing here includes engine code.
  */
-#ifndef TESTS_MODEL_H
-#define TESTS_MODEL_H
+#ifndef LITMUS_FLAT_H
+#define LITMUS_FLAT_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
 enum {
 	MODEL_PAGE = 4096,
-	MODEL_SPACES = 8,
+	MODEL_SPACES = 12,
 	MODEL_SLOTS = 160, /* mapped pages per space */
-	MODEL_HANDLES = 10,
+	MODEL_HANDLES = 13,
 	MODEL_HANDLE_PAGES = 6,
 };
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The flat reference model; see model.h. Slow and plain on purpose. */
-#include "model.h"
+/* The flat reference model; see flat.h. Slow and plain on purpose. */
+#include "flat.h"
 
 #include <errno.h>
 #include <stdlib.h>

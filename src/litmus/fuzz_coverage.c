@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT */
+/* Pairs of statements on a page, counted from the litmus test that runs. */
+#include "fuzz_coverage.h"
+
+#include <string.h>
+
+#define NOTHING FUZZ_OP_KINDS
+
+/* ---- kinds ---- */
+
+/* An operation is called as its statement is; of two kinds of one name the first is meant. */
+static unsigned find_kind(enum stmt_kind kind)
+{
+	const char *name = litmus_stmt_name(kind);
+
+	for (unsigned op = 0; op < FUZZ_OP_KINDS; op++)
+		if (!strcmp(fuzz_op_name((enum fuzz_op_kind)op), name))
+			return op;
+	return NOTHING;
+}
+
+/* Only those that hold a handle can be the first use of it, and they come after the map. */
+static bool needs_handle(enum fuzz_op_kind kind)
+{
+	return kind == FUZZ_OP_UNPIN || kind == FUZZ_OP_PUT || kind == FUZZ_OP_DEVICE_WRITE;
+}
+
+bool fuzz_pair_possible(enum fuzz_op_kind first, enum fuzz_op_kind second, enum fuzz_against against)
+{
+	if (!fuzz_op_possible(first, against) || !fuzz_op_possible(second, against))
+		return false;
+	if (first == FUZZ_OP_FILE || second == FUZZ_OP_FILE) /* on no page */
+		return false;
+	if (second == FUZZ_OP_MAP) /* its pages are new */
+		return false;
+	return first != FUZZ_OP_MAP || !needs_handle(second);
+}
+
+/* ---- pages ---- */
+
+struct tracker {
+	struct fuzz_pairs *pairs;
+	const struct fuzz_test *test;
+	uint8_t last[FUZZ_PAGES];   /* kind of statement, or NOTHING */
+	uint16_t owned[FUZZ_PAGES]; /* bits of processes */
+};
+
+static unsigned process_of(const struct tracker *t, int name)
+{
+	for (unsigned i = 0; i < t->test->layout.nprocesses; i++)
+		if (t->test->layout.process[i] == name)
+			return i;
+	return FUZZ_PROCESSES; /* a bit that nobody has */
+}
+
+static void touch(struct tracker *t, unsigned page, unsigned kind)
+{
+	if (t->last[page] != NOTHING)
+		t->pairs->met[t->last[page]][kind]++;
+	t->last[page] = (uint8_t)kind;
+}
+
+static void touch_range(struct tracker *t, int region, uint64_t first, uint64_t npages, unsigned kind)
+{
+	for (unsigned i = 0; i < t->test->layout.npages; i++)
+		if (t->test->layout.page[i].region == region && t->test->layout.page[i].page >= first &&
+		    t->test->layout.page[i].page - first < npages)
+			touch(t, i, kind);
+}
+
+static void own_region(struct tracker *t, int region, unsigned process)
+{
+	for (unsigned i = 0; i < t->test->layout.npages; i++)
+		if (t->test->layout.page[i].region == region)
+			t->owned[i] |= (uint16_t)(1u << process);
+}
+
+/* fork, snapshot, exit */
+static void touch_process(struct tracker *t, const struct stmt *stmt, unsigned kind)
+{
+	uint16_t bit = (uint16_t)(1u << process_of(t, stmt->proc));
+	uint16_t child = stmt->name < 0 ? 0 : (uint16_t)(1u << process_of(t, stmt->name));
+
+	for (unsigned i = 0; i < t->test->layout.npages; i++) {
+		if (!(t->owned[i] & bit))
+			continue;
+		touch(t, i, kind);
+		if (stmt->kind == STMT_EXIT)
+			t->owned[i] &= (uint16_t)~bit;
+		else
+			t->owned[i] |= child;
+	}
+}
+
+static void count_stmt(struct tracker *t, const struct stmt *stmt)
+{
+	const struct name *name = stmt->name < 0 ? NULL : &t->test->litmus->names[stmt->name];
+	unsigned kind = find_kind(stmt->kind);
+
+	if (kind == NOTHING)
+		return;
+	if (stmt->kind == STMT_FORK || stmt->kind == STMT_SNAPSHOT || stmt->kind == STMT_EXIT) {
+		touch_process(t, stmt, kind);
+		return;
+	}
+	if (stmt->place.region >= 0)
+		touch_range(t, stmt->place.region, stmt->place.first, stmt->place.npages, kind);
+	if (stmt->handle >= 0) {
+		const struct name *handle = &t->test->litmus->names[stmt->handle];
+
+		touch_range(t, handle->region, handle->first, handle->nhandle, kind);
+	}
+	if (name && name->kind == NAME_REGION) {
+		own_region(t, stmt->name, process_of(t, stmt->proc));
+		touch_range(t, stmt->name, 0, name->npages, kind);
+	}
+}
+
+/* ---- */
+
+void fuzz_pairs_count(struct fuzz_pairs *pairs, const struct fuzz_test *test)
+{
+	struct tracker t = {.pairs = pairs, .test = test};
+
+	memset(t.last, NOTHING, sizeof(t.last));
+	for (size_t i = 0; i < test->litmus->nstmts; i++)
+		count_stmt(&t, &test->litmus->stmts[i]);
+}
+
+void fuzz_pairs_add(struct fuzz_pairs *sum, const struct fuzz_pairs *more)
+{
+	for (unsigned first = 0; first < FUZZ_OP_KINDS; first++)
+		for (unsigned second = 0; second < FUZZ_OP_KINDS; second++)
+			sum->met[first][second] += more->met[first][second];
+}
+
+void fuzz_pairs_coverage(const struct fuzz_pairs *pairs, enum fuzz_against against, struct fuzz_coverage *coverage)
+{
+	*coverage = (struct fuzz_coverage){0};
+	for (unsigned i = 0; i < FUZZ_OP_KINDS * FUZZ_OP_KINDS; i++) {
+		unsigned first = i / FUZZ_OP_KINDS, second = i % FUZZ_OP_KINDS;
+		uint64_t met = pairs->met[first][second];
+
+		if (!fuzz_pair_possible((enum fuzz_op_kind)first, (enum fuzz_op_kind)second, against))
+			continue;
+		coverage->possible++;
+		coverage->met += met != 0;
+		if (met && (!coverage->rarest || met < coverage->rarest))
+			coverage->rarest = met;
+	}
+}

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine as a subject: the statements of the engine's runner one by one, on a machine that many tests use. After
+ * each test all is given back and the balance drawn. Looking must not disturb: absent private pages stay absent unless
+ * the test looks by loads, and no reference is taken, which would unshare tables.
+ */
+#include "fuzz.h"
+
+#include "engine.h"
+
+#include <ucow/ucow.h>
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RAM_BYTES (UINT64_C(4) << 20)
+/*
+ * Statements; after each such one, and after the last, the machine is checked. By their number, so that a program
+ * shows the same whenever it is run.
+ */
+#define CHECK_EVERY 4
+
+struct subject {
+	struct fuzz_subject subject;
+	struct run_options options;
+	struct run_result result;
+	struct engine engine;
+	const struct stmt *volatile at[1];
+	const struct fuzz_test *test;
+	const char *ram; /* where frame 0 lies */
+	union engine_object objects[FUZZ_PROCESSES + FUZZ_PAGES + FUZZ_HANDLES + FUZZ_FILES];
+	struct ucow_cpu *cpus[FUZZ_PROCESSES + FUZZ_PAGES + FUZZ_HANDLES + FUZZ_FILES];
+};
+
+static struct subject *own(struct fuzz_subject *subject)
+{
+	return (struct subject *)subject;
+}
+
+/* ---- looking ---- */
+
+static void take_window(uint8_t window[FUZZ_WINDOW], const char *page)
+{
+	static const unsigned offsets[FUZZ_SPOTS] = FUZZ_SPOT_OFFSETS;
+
+	for (unsigned spot = 0; spot < FUZZ_SPOTS; spot++)
+		memcpy(window + spot * FUZZ_TEXT, page + offsets[spot], FUZZ_TEXT);
+}
+
+/* Loads of the page, which may fault it in. Returns: whether it may be read. */
+static bool load_window(struct subject *s, int process, uint64_t va, uint8_t window[FUZZ_WINDOW])
+{
+	static const unsigned offsets[FUZZ_SPOTS] = FUZZ_SPOT_OFFSETS;
+	struct ucow_cpu *cpu = engine_cpu(&s->engine, NULL, process);
+
+	for (unsigned spot = 0; spot < FUZZ_SPOTS; spot++)
+		if (!cpu || ucow_read(cpu, va + offsets[spot], window + spot * FUZZ_TEXT, FUZZ_TEXT, NULL))
+			return false;
+	return true;
+}
+
+static uint64_t page_va(const struct subject *s, unsigned page)
+{
+	int region = s->test->layout.page[page].region;
+	uint64_t va = s->objects[region].va;
+
+	return va ? va + (uint64_t)s->test->layout.page[page].page * UCOW_PAGE_SIZE : 0;
+}
+
+/* A mapping is of one kind from the statement that made it on; what is moved stays what it was. */
+static bool is_shared_region(const struct litmus *litmus, int region)
+{
+	while (litmus->names[region].region >= 0)
+		region = litmus->names[region].region;
+	for (size_t i = 0; i < litmus->nstmts; i++)
+		if (litmus->stmts[i].kind == STMT_MAP && litmus->stmts[i].name == region)
+			return litmus->stmts[i].options & MAP_OPT_SHARED;
+	return false;
+}
+
+static void look_at_entry(struct subject *s, struct ucow_mm *mm, uint64_t va, struct fuzz_page *page)
+{
+	struct ucow_entry_info info;
+
+	ucow_query(mm, va, &info);
+	page->mapped = info.mapped;
+	page->present = info.present;
+	page->zero = info.zero_page;
+	page->exclusive = info.exclusive && !info.zero_page;
+	page->wp = info.uffd_wp;
+	page->mapcount = info.zero_page ? 0 : info.mapcount;
+	page->frame = info.present && !info.special ? info.pfn + 1 : 0;
+	if (!info.mapped || page->shared || s->test->looks)
+		return;
+	page->has_bytes = true;
+	if (page->frame)
+		take_window(page->bytes, s->ram + info.pfn * UCOW_PAGE_SIZE);
+	else
+		memset(page->bytes, 0, FUZZ_WINDOW);
+}
+
+static void look_at_page(struct subject *s, unsigned process, unsigned number, struct fuzz_page *page)
+{
+	int name = s->test->layout.process[process];
+	uint64_t va = page_va(s, number);
+
+	page->mapped = page->has_bytes = page->present = page->zero = page->exclusive = page->wp = false;
+	page->frame = page->mapcount = 0;
+	page->shared = is_shared_region(s->test->litmus, s->test->layout.page[number].region);
+	if (!va)
+		return;
+	if (page->shared || s->test->looks)
+		page->has_bytes = load_window(s, name, va, page->bytes);
+	look_at_entry(s, s->objects[name].process.mm, va, page);
+}
+
+static void look_at_handle(struct subject *s, unsigned number, struct fuzz_held *held)
+{
+	const struct engine_handle *handle = &s->objects[s->test->layout.handle[number]].handle;
+
+	held->bound = handle->state == HANDLE_HELD;
+	held->npages = held->bound ? (unsigned)handle->npages : 0;
+	for (unsigned i = 0; i < held->npages; i++) {
+		held->has_bytes[i] = true;
+		take_window(held->bytes[i], ucow_page_address(handle->pages[i]));
+	}
+}
+
+static void look_at_file(struct subject *s, unsigned number, struct fuzz_file *shown)
+{
+	const struct engine_file *file = &s->objects[s->test->layout.file[number]].file;
+
+	shown->made = file->bytes;
+	shown->npages = file->bytes ? (unsigned)file->npages : 0;
+	for (unsigned i = 0; i < shown->npages && i < FUZZ_FILE_PAGES; i++)
+		take_window(shown->bytes[i], (const char *)file->bytes + i * UCOW_PAGE_SIZE);
+}
+
+static void look(struct subject *s, struct fuzz_view *view)
+{
+	const struct fuzz_layout *layout = &s->test->layout;
+
+	for (unsigned process = 0; process < layout->nprocesses; process++) {
+		view->alive[process] = s->objects[layout->process[process]].process.mm;
+		for (unsigned page = 0; view->alive[process] && page < layout->npages; page++)
+			look_at_page(s, process, page, &view->pages[process][page]);
+	}
+	for (unsigned handle = 0; handle < layout->nhandles; handle++)
+		look_at_handle(s, handle, &view->held[handle]);
+	for (unsigned file = 0; file < layout->nfiles; file++)
+		look_at_file(s, file, &view->files[file]);
+}
+
+/* ---- stepping ---- */
+
+static int wrong(const char *what, const char *detail, char *why, size_t size)
+{
+	snprintf(why, size, "%s%s%s", what, detail[0] ? ": " : "", detail);
+	return -EIO;
+}
+
+static int begin(struct fuzz_subject *subject, const struct fuzz_test *test, char *why, size_t size)
+{
+	struct subject *s = own(subject);
+	struct ucow_machine *machine = s->engine.machine;
+	int error;
+
+	s->test = test;
+	s->result = (struct run_result){0};
+	memset(s->objects, 0, sizeof(s->objects[0]) * test->litmus->nnames);
+	memset(s->cpus, 0, sizeof(s->cpus[0]) * test->litmus->nnames);
+	s->engine = (struct engine){
+		.litmus = test->litmus,
+		.options = &s->options,
+		.result = &s->result,
+		.machine = machine,
+		.objects = s->objects,
+		.cpus = s->cpus,
+		.at = s->at,
+	};
+	engine_set_current(&s->engine);
+	ucow_machine_stat(machine, &s->engine.fresh);
+	error = ucow_mm_create(machine, &s->objects[0].process.mm);
+	return error ? wrong("no first process", litmus_error_name(-error), why, size) : 0;
+}
+
+static int check_machine(struct subject *s, char *why, size_t size)
+{
+	char what[120];
+
+	return ucow_machine_check(s->engine.machine, what, sizeof(what)) ? wrong("invariants", what, why, size) : 0;
+}
+
+static int step(struct fuzz_subject *subject, size_t i, struct fuzz_view *view, char *why, size_t size)
+{
+	struct subject *s = own(subject);
+	const struct stmt *stmt = &s->test->litmus->stmts[i];
+	const struct engine_handle *handle = &s->objects[stmt->name >= 0 ? stmt->name : 0].handle;
+	bool takes = stmt->kind == STMT_PIN || stmt->kind == STMT_GET || stmt->kind == STMT_SPLICE;
+	uint64_t faults = ucow_machine_counter(s->engine.machine, UCOW_COUNTER_FAULTS);
+
+	engine_at(&s->engine, stmt);
+	s->engine.stored = 0;
+	view->outcome = engine_statement(&s->engine, stmt);
+	faults = ucow_machine_counter(s->engine.machine, UCOW_COUNTER_FAULTS) - faults;
+	view->faults = stmt->kind == STMT_READ || stmt->kind == STMT_WRITE ? (unsigned)faults : UINT_MAX;
+	view->pages_taken = takes && !view->outcome ? handle->npages : 0;
+	view->undefined = false;
+	if (s->result.verdict != VERDICT_PASS)
+		return wrong("the runner", s->result.reason, why, size);
+	ucow_machine_synchronize(s->engine.machine);
+	look(s, view);
+	return i % CHECK_EVERY ? 0 : check_machine(s, why, size);
+}
+
+/* ---- the end ---- */
+
+static int check_balance(struct subject *s, char *why, size_t size)
+{
+	struct ucow_machine_stat now;
+	const struct ucow_machine_stat *fresh = &s->engine.fresh;
+
+	ucow_machine_stat(s->engine.machine, &now);
+	if (now.used_pages != fresh->used_pages)
+		return wrong("left behind", "frames", why, size);
+	if (now.table_bytes != fresh->table_bytes)
+		return wrong("left behind", "tables", why, size);
+	if (now.spaces != fresh->spaces)
+		return wrong("left behind", "spaces", why, size);
+	return now.gets != fresh->gets || now.pins != fresh->pins ? wrong("left behind", "references", why, size) : 0;
+}
+
+static int make_machine(struct subject *s)
+{
+	struct ucow_machine_options options = {
+		.size = sizeof(options),
+		.ram_bytes = RAM_BYTES,
+		.policy = s->options.policy,
+		.fork_mode = s->options.fork,
+		.flags = UCOW_MACHINE_POISON,
+	};
+
+	return ucow_machine_create(&options, &s->engine.machine);
+}
+
+static int find_ram(struct subject *s);
+
+static int end(struct fuzz_subject *subject, char *why, size_t size)
+{
+	struct subject *s = own(subject);
+	int error = check_machine(s, why, size);
+
+	engine_release_all(&s->engine);
+	ucow_machine_synchronize(s->engine.machine);
+	if (!error)
+		error = check_machine(s, why, size);
+	if (!error)
+		error = check_balance(s, why, size);
+	for (size_t i = 0; i < s->test->litmus->nnames; i++)
+		if (s->test->litmus->names[i].kind == NAME_FILE)
+			free(s->objects[i].file.bytes);
+	/* What is wrong with this machine is no fault of the next test. One that cannot be given back is left. */
+	if (error && (ucow_machine_destroy(s->engine.machine) || true) && (make_machine(s) || find_ram(s)))
+		abort();
+	return error;
+}
+
+static void close_subject(struct fuzz_subject *subject)
+{
+	struct subject *s = own(subject);
+
+	if (s->engine.machine)
+		(void)ucow_machine_destroy(s->engine.machine);
+	free(s);
+}
+
+/* The address of a page's bytes, less its number. */
+static int find_ram(struct subject *s)
+{
+	struct ucow_entry_info info;
+	struct ucow_page *page;
+	struct ucow_mm *mm;
+	uint64_t va;
+	int error = ucow_mm_create(s->engine.machine, &mm);
+
+	if (error)
+		return error;
+	error = ucow_mmap(mm, 0, UCOW_PAGE_SIZE, UCOW_PROT_READ | UCOW_PROT_WRITE, UCOW_MAP_PRIVATE | UCOW_MAP_POPULATE,
+			  &va);
+	if (!error)
+		error = ucow_lookup_page(mm, va, &page);
+	if (!error) {
+		ucow_query(mm, va, &info);
+		s->ram = (const char *)ucow_page_address(page) - info.pfn * UCOW_PAGE_SIZE;
+		ucow_put_pages(&page, 1);
+	}
+	return ucow_mm_destroy(mm) ? -EBUSY : error;
+}
+
+static const struct fuzz_subject_type types[] = {
+	[UCOW_FORK_EAGER] = {"eager",
+			     FUZZ_SEES_BYTES | FUZZ_SEES_MAPPED | FUZZ_SEES_PRESENT | FUZZ_SEES_FRAMES |
+				     FUZZ_SEES_EXCLUSIVE | FUZZ_SEES_MAPCOUNT | FUZZ_SEES_WP | FUZZ_SEES_FAULTS |
+				     FUZZ_SEES_OUTCOME,
+			     begin, step, end, close_subject},
+	[UCOW_FORK_TABLES] = {"tables", FUZZ_SEES_BYTES | FUZZ_SEES_MAPPED | FUZZ_SEES_OUTCOME, begin, step, end,
+			      close_subject},
+	[UCOW_FORK_LAZY] = {"lazy", FUZZ_SEES_BYTES | FUZZ_SEES_MAPPED | FUZZ_SEES_OUTCOME, begin, step, end,
+			    close_subject},
+};
+
+int fuzz_engine_open(int mode, struct fuzz_subject **subject)
+{
+	struct subject *s = calloc(1, sizeof(*s));
+	int error;
+
+	if (!s)
+		return -ENOMEM;
+	s->subject.type = &types[mode];
+	s->options = (struct run_options){.policy = UCOW_POLICY_EXCLUSIVE, .fork = (enum ucow_fork_mode)mode};
+	error = make_machine(s);
+	if (!error)
+		error = find_ram(s);
+	if (error) {
+		close_subject(&s->subject);
+		return error;
+	}
+	*subject = &s->subject;
+	return 0;
+}

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Making programs: from a seed, weighted towards few pages and many operations on the same one, or from any bytes. What
+ * the operations mean is in fuzz_print.c.
+ */
+#include "fuzz_program.h"
+
+#include <string.h>
+
+static const struct {
+	const char *name;
+	unsigned weight, family_weight;
+	bool on_kernel;
+} kinds[FUZZ_OP_KINDS] = {
+#define FUZZ_OP_ROW(id, name, weight, family_weight, on_kernel) [id] = {name, weight, family_weight, on_kernel},
+	FUZZ_OPS(FUZZ_OP_ROW)
+#undef FUZZ_OP_ROW
+};
+
+const char *fuzz_op_name(enum fuzz_op_kind kind)
+{
+	return kinds[kind].name;
+}
+
+bool fuzz_op_possible(enum fuzz_op_kind kind, enum fuzz_against against)
+{
+	return against == FUZZ_AGAINST_MODES || kinds[kind].on_kernel;
+}
+
+/* ---- chance ---- */
+
+/* What a program is like as a whole. */
+struct taste {
+	uint64_t state; /* of splitmix64 */
+	enum fuzz_against against;
+	bool family;
+	unsigned spread;     /* most operations are on the first pages */
+	unsigned hot[2];     /* and most of those on these */
+	struct fuzz_op last; /* the operation before */
+};
+
+static uint64_t next(struct taste *taste)
+{
+	uint64_t z = taste->state += 0x9e3779b97f4a7c15;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+	z = (z ^ z >> 27) * 0x94d049bb133111eb;
+	return z ^ z >> 31;
+}
+
+static unsigned below(struct taste *taste, unsigned n)
+{
+	return (unsigned)(next(taste) % n);
+}
+
+static bool chance(struct taste *taste, unsigned percent)
+{
+	return below(taste, 100) < percent;
+}
+
+static unsigned weight_of(const struct taste *taste, unsigned kind)
+{
+	if (!fuzz_op_possible(kind, taste->against))
+		return 0;
+	return taste->family ? kinds[kind].family_weight : kinds[kind].weight;
+}
+
+static enum fuzz_op_kind draw_kind(struct taste *taste)
+{
+	unsigned sum = 0, x;
+
+	for (unsigned kind = 0; kind < FUZZ_OP_KINDS; kind++)
+		sum += weight_of(taste, kind);
+	x = below(taste, sum);
+	for (unsigned kind = 0; kind < FUZZ_OP_KINDS; kind++) {
+		if (x < weight_of(taste, kind))
+			return kind;
+		x -= weight_of(taste, kind);
+	}
+	return FUZZ_OP_WRITE;
+}
+
+/* ---- operations ---- */
+
+static unsigned draw_page(struct taste *taste)
+{
+	if (chance(taste, 25))
+		return taste->last.page;
+	if (chance(taste, 50))
+		return taste->hot[below(taste, 2)];
+	return below(taste, chance(taste, 80) ? taste->spread : FUZZ_PAGES);
+}
+
+static unsigned draw_npages(struct taste *taste, enum fuzz_op_kind kind)
+{
+	if (kind == FUZZ_OP_MAP)
+		return below(taste, chance(taste, 70) ? 3 : 8);
+	if (chance(taste, 60))
+		return 0;
+	return below(taste, chance(taste, 70) ? 3 : 8);
+}
+
+static unsigned draw_gup_flags(struct taste *taste, bool is_pin)
+{
+	bool kernel = taste->against == FUZZ_AGAINST_KERNEL;
+
+	return (chance(taste, 55) || (is_pin && kernel) ? FUZZ_F_WRITE : 0) | (chance(taste, 30) ? FUZZ_F_FAST : 0) |
+	       (chance(taste, 50) ? FUZZ_F_LONGTERM : 0) | (chance(taste, 15) ? FUZZ_F_FORCE : 0);
+}
+
+static unsigned draw_flags(struct taste *taste, enum fuzz_op_kind kind)
+{
+	unsigned flags = chance(taste, 4) ? FUZZ_F_ANYWHERE : 0;
+
+	if (kind == FUZZ_OP_MAP)
+		flags |= (chance(taste, 15) ? FUZZ_F_SHARED : 0) | (chance(taste, 20) ? FUZZ_F_POPULATE : 0);
+	if (kind == FUZZ_OP_PIN || kind == FUZZ_OP_GET)
+		flags |= draw_gup_flags(taste, kind == FUZZ_OP_PIN);
+	if (kind == FUZZ_OP_UNPIN)
+		flags |= chance(taste, 30) ? FUZZ_F_DIRTY : 0;
+	return flags;
+}
+
+static struct fuzz_op draw_op(struct taste *taste)
+{
+	enum fuzz_op_kind kind = draw_kind(taste);
+
+	return (struct fuzz_op){
+		.kind = (uint8_t)kind,
+		.proc = (uint8_t)(!taste->family && chance(taste, 40) ? 0 : below(taste, 60)),
+		.other = (uint8_t)below(taste, 60),
+		.page = (uint8_t)draw_page(taste),
+		.npages = (uint8_t)draw_npages(taste, kind),
+		.arg = (uint8_t)below(taste, 240),
+		.flags = (uint8_t)draw_flags(taste, kind),
+		.text = (uint8_t)next(taste),
+	};
+}
+
+/* Starts with memory to work on: without it most operations would mean nothing. */
+static struct fuzz_op first_op(struct taste *taste)
+{
+	return (struct fuzz_op){.kind = FUZZ_OP_MAP,
+				.npages = (uint8_t)(taste->spread - 1),
+				.flags = chance(taste, 10) ? FUZZ_F_SHARED : 0};
+}
+
+void fuzz_generate(struct fuzz_program *program, uint64_t seed, unsigned nops, enum fuzz_against against)
+{
+	struct taste taste = {.state = seed, .against = against};
+
+	*program = (struct fuzz_program){.seed = seed, .against = against};
+	program->nops = nops < FUZZ_OPS_MAX ? nops : FUZZ_OPS_MAX;
+	program->looks = chance(&taste, 30);
+	taste.family = chance(&taste, 40);
+	taste.spread = 1 + below(&taste, chance(&taste, 60) ? 4 : 8);
+	taste.hot[0] = below(&taste, taste.spread);
+	taste.hot[1] = below(&taste, taste.spread);
+	for (unsigned i = 0; i < program->nops; i++)
+		program->ops[i] = taste.last = i ? draw_op(&taste) : first_op(&taste);
+}
+
+/* The first byte is for the program as a whole. */
+void fuzz_from_bytes(struct fuzz_program *program, const uint8_t *bytes, size_t nbytes, enum fuzz_against against)
+{
+	size_t nops = nbytes ? (nbytes - 1) / sizeof(struct fuzz_op) : 0;
+
+	_Static_assert(sizeof(struct fuzz_op) == 8, "an operation is its bytes, without holes");
+	*program = (struct fuzz_program){.against = against};
+	program->nops = nops < FUZZ_OPS_MAX ? (unsigned)nops : FUZZ_OPS_MAX;
+	program->looks = nbytes && bytes[0] & 1;
+	if (program->nops)
+		memcpy(program->ops, bytes + 1, program->nops * sizeof(struct fuzz_op));
+}

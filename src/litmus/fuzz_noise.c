@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/* Which divergences from the live kernel are known, and why. */
+#include "fuzz_noise.h"
+
+#include "fuzz_kernel.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+static const struct {
+	const char *name, *reason;
+} classes[] = {
+#define FUZZ_NOISE_ROW(id, name, reason) [id] = {name, reason},
+	FUZZ_NOISE(FUZZ_NOISE_ROW)
+#undef FUZZ_NOISE_ROW
+};
+
+const char *fuzz_noise_name(int class)
+{
+	return classes[class].name;
+}
+
+const char *fuzz_noise_reason(int class)
+{
+	return classes[class].reason;
+}
+
+/* What is no release is new. */
+bool fuzz_noise_is_before(const char *release, unsigned major, unsigned minor)
+{
+	unsigned is_major, is_minor;
+
+	if (sscanf(release, "%u.%u", &is_major, &is_minor) != 2)
+		return false;
+	return is_major < major || (is_major == major && is_minor < minor);
+}
+
+/* The kernel refuses several mappings, and does nothing; the engine moves them. */
+static bool is_old_move(const struct fuzz_test *test, const struct fuzz_divergence *divergence)
+{
+	const struct stmt *stmt = divergence->at < test->litmus->nstmts ? &test->litmus->stmts[divergence->at] : NULL;
+	struct utsname name;
+
+	return stmt && stmt->kind == STMT_MOVE && stmt->place.npages > 1 && !strcmp(divergence->what, "outcome") &&
+	       !strcmp(divergence->subjects[0], "kernel") && !strcmp(divergence->saw[0], "EFAULT") &&
+	       !strcmp(divergence->saw[1], "success") && !uname(&name) && fuzz_noise_is_before(name.release, 6, 17);
+}
+
+/* ---- migration ---- */
+
+/* The numbers that are told of a property called @what. */
+static bool numbers(const struct fuzz_divergence *divergence, const char *what, unsigned long long n[2])
+{
+	size_t length = strlen(what);
+
+	if (strcmp(divergence->what, what) != 0)
+		return false;
+	for (unsigned who = 0; who < 2; who++)
+		if (strncmp(divergence->saw[who], what, length) != 0 ||
+		    sscanf(divergence->saw[who] + length, " %llu", &n[who]) != 1)
+			return false;
+	return true;
+}
+
+/* It is the kernel's frame that changed, or lacks its flag or mappings, or an access that had to wait for it. */
+static bool looks_migrated(const struct fuzz_divergence *divergence)
+{
+	unsigned long long n[2];
+
+	if (strcmp(divergence->subjects[0], "kernel") != 0)
+		return false;
+	if (!strcmp(divergence->what, FUZZ_COPY))
+		return !strcmp(divergence->saw[0], FUZZ_COPIED);
+	if (!strcmp(divergence->what, "exclusive"))
+		return !strcmp(divergence->saw[0], "not exclusive");
+	return (numbers(divergence, "mapcount", n) && n[0] < n[1]) || (numbers(divergence, "faults", n) && n[0] > n[1]);
+}
+
+static bool is_same(const struct fuzz_divergence *a, const struct fuzz_divergence *b)
+{
+	return a->at == b->at && a->process == b->process && a->page == b->page && !strcmp(a->what, b->what);
+}
+
+/*
+ * What is a rule of the kernel's shows every time, also while the kernel moves nothing. Run it until it has been quiet
+ * twice; where it never gets quiet nothing is known, and the divergence stands.
+ */
+static bool is_gone_when_quiet(struct fuzz_court *court, const struct fuzz_test *test,
+			       const struct fuzz_divergence *divergence)
+{
+	struct fuzz_divergence again;
+	unsigned quiet = 0;
+
+	for (unsigned tries = 0; quiet < 2 && tries < 40; tries++) {
+		int result = fuzz_run(court, test, &again);
+
+		if (result < 0 || fuzz_kernel_migrates(court->subjects[0]))
+			continue;
+		if (result && is_same(&again, divergence))
+			return false;
+		quiet++;
+	}
+	return quiet == 2;
+}
+
+/* Counters first: running it again begins to count anew. */
+static bool is_migration(struct fuzz_court *court, const struct fuzz_test *test,
+			 const struct fuzz_divergence *divergence)
+{
+	return looks_migrated(divergence) && fuzz_kernel_migrates(court->subjects[0]) &&
+	       is_gone_when_quiet(court, test, divergence);
+}
+
+int fuzz_noise(struct fuzz_court *court, const struct fuzz_test *test, const struct fuzz_divergence *divergence)
+{
+	if (is_old_move(test, divergence))
+		return FUZZ_NOISE_MOVE;
+	return is_migration(court, test, divergence) ? FUZZ_NOISE_MIGRATION : -1;
+}

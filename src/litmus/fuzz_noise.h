@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Named classes of what the live kernel is known to do differently. A class is as narrow as can be: fuzz_noise() says
+ * which divergences are meant, and the campaign counts them.
+ */
+#ifndef LITMUS_FUZZ_NOISE_H
+#define LITMUS_FUZZ_NOISE_H
+
+#include "fuzz.h"
+
+/* X(id, "name", "reason"). What waits in batches of a cpu is no class: it is pushed out after each look. */
+#define FUZZ_NOISE(X)                                                                                              \
+	X(FUZZ_NOISE_MOVE, "move-of-several",                                                                      \
+	  "before Linux 6.17 a move takes one mapping; the engine takes several, as Linux does since")             \
+	X(FUZZ_NOISE_MIGRATION, "migration",                                                                       \
+	  "the kernel takes pages from their frames by itself, to make room for big ones: a page is on another "   \
+	  "frame although nobody wrote, or is copied, not exclusive, mapped less often or waited for on its way; " \
+	  "meant are only programs during which the machine counted such pages, and which do not show it when "    \
+	  "run again while it counts none")
+
+enum fuzz_noise_class {
+#define FUZZ_NOISE_ID(id, name, reason) id,
+	FUZZ_NOISE(FUZZ_NOISE_ID)
+#undef FUZZ_NOISE_ID
+		FUZZ_NOISE_CLASSES
+};
+
+/* Room for a number for each class, where there is none too. */
+#define FUZZ_NOISE_ROOM (FUZZ_NOISE_CLASSES + 1)
+
+/* fuzz_noise_is_before - whether @release, as uname() tells it, is older than Linux @major.@minor. */
+bool fuzz_noise_is_before(const char *release, unsigned major, unsigned minor);
+
+const char *fuzz_noise_name(int class);
+const char *fuzz_noise_reason(int class);
+
+#endif

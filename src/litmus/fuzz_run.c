@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT */
+/* A test on all subjects of a court, statement by statement. */
+#include "fuzz.h"
+
+#include <ucow/machine.h>
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int open_subject(enum fuzz_against against, unsigned number, struct fuzz_subject **subject)
+{
+	static const int modes[] = {UCOW_FORK_EAGER, UCOW_FORK_TABLES, UCOW_FORK_LAZY};
+
+	if (!number)
+		return against == FUZZ_AGAINST_KERNEL ? fuzz_kernel_open(subject) : fuzz_flat_open(subject);
+	return fuzz_engine_open(modes[number - 1], subject);
+}
+
+int fuzz_court_open(enum fuzz_against against, struct fuzz_court *court, char *why, size_t size)
+{
+	unsigned n = against == FUZZ_AGAINST_KERNEL ? 2 : 4;
+
+	*court = (struct fuzz_court){0};
+	for (unsigned i = 0; i < n; i++) {
+		int error = open_subject(against, i, &court->subjects[i]);
+
+		if (!error) {
+			court->nsubjects++;
+			for (unsigned k = 0; k < 2; k++)
+				court->views[i][k] = calloc(1, sizeof(struct fuzz_view));
+			if (!court->views[i][0] || !court->views[i][1])
+				error = -ENOMEM;
+		}
+		if (error) {
+			snprintf(why, size, "no %s: %s",
+				 i                                ? "engine"
+				 : against == FUZZ_AGAINST_KERNEL ? "kernel"
+								  : "flat model",
+				 litmus_error_name(-error));
+			fuzz_court_close(court);
+			return error;
+		}
+	}
+	return 0;
+}
+
+void fuzz_court_close(struct fuzz_court *court)
+{
+	for (unsigned i = 0; i < court->nsubjects; i++) {
+		court->subjects[i]->type->close(court->subjects[i]);
+		free(court->views[i][0]);
+		free(court->views[i][1]);
+	}
+	*court = (struct fuzz_court){0};
+}
+
+/* For whoever finds out where this process crashed, or why it does not go on. */
+static void tell_place(const struct fuzz_court *court, size_t at, unsigned subject)
+{
+	if (court->place)
+		atomic_store_explicit(court->place, FUZZ_PLACE(at, subject), memory_order_relaxed);
+}
+
+/* A subject that cannot be judged, or has gone wrong by itself. */
+static int trouble(struct fuzz_divergence *divergence, const struct fuzz_subject *subject, size_t at, int error)
+{
+	divergence->at = at;
+	divergence->process = divergence->page = divergence->handle = -1;
+	divergence->is_error = true;
+	snprintf(divergence->what, sizeof(divergence->what), "error");
+	for (unsigned who = 0; who < 2; who++)
+		snprintf(divergence->subjects[who], sizeof(divergence->subjects[who]), "%s", subject->type->name);
+	return error;
+}
+
+/* *nbegun: so many are to be ended. */
+static int begin_all(struct fuzz_court *court, const struct fuzz_test *test, unsigned *nbegun,
+		     struct fuzz_divergence *divergence)
+{
+	for (*nbegun = 0; *nbegun < court->nsubjects;) {
+		unsigned i = (*nbegun)++;
+		struct fuzz_subject *subject = court->subjects[i];
+		int error;
+
+		tell_place(court, 0, i);
+		error = subject->type->begin(subject, test, divergence->saw[0], sizeof(divergence->saw[0]));
+		if (error)
+			return trouble(divergence, subject, 0, error);
+	}
+	return 0;
+}
+
+static void swap_views(struct fuzz_court *court)
+{
+	for (unsigned i = 0; i < court->nsubjects; i++) {
+		struct fuzz_view *now = court->views[i][0];
+
+		court->views[i][0] = court->views[i][1];
+		court->views[i][1] = now;
+	}
+}
+
+/* Statement @at on all. Returns: 0; 1: *divergence; -errno: a subject cannot go on; -ECANCELED: it means nothing. */
+static int step_all(struct fuzz_court *court, const struct fuzz_test *test, size_t at,
+		    struct fuzz_divergence *divergence)
+{
+	swap_views(court);
+	for (unsigned i = 0; i < court->nsubjects; i++) {
+		struct fuzz_subject *subject = court->subjects[i];
+		int error;
+
+		tell_place(court, at, i);
+		error = subject->type->step(subject, at, court->views[i][0], divergence->saw[0],
+					    sizeof(divergence->saw[0]));
+		/* What an engine says against itself is a finding; a reference that fails judges nobody. */
+		if (error)
+			return trouble(divergence, subject, at, i ? 1 : error);
+		if (!i && court->views[0][0]->undefined)
+			return -ECANCELED;
+	}
+	for (unsigned i = 1; i < court->nsubjects; i++) {
+		const struct fuzz_subject_type *types[] = {court->subjects[0]->type, court->subjects[i]->type};
+		const struct fuzz_view *now[] = {court->views[0][0], court->views[i][0]};
+		const struct fuzz_view *before[] = {at ? court->views[0][1] : NULL, at ? court->views[i][1] : NULL};
+
+		if (fuzz_compare(test, at, types, before, now, divergence))
+			return 1;
+	}
+	return 0;
+}
+
+/* After @done statements. Returns: @result, or, if all went well so far, 1 for an engine that left something behind. */
+static int end_all(struct fuzz_court *court, const struct fuzz_test *test, unsigned nbegun, size_t done,
+		   struct fuzz_divergence *divergence, int result)
+{
+	char why[160];
+
+	for (unsigned i = 0; i < nbegun; i++) {
+		struct fuzz_subject *subject = court->subjects[i];
+		int error;
+
+		tell_place(court, done, i);
+		error = subject->type->end(subject, why, sizeof(why));
+		if (!error || result)
+			continue;
+		*divergence = (struct fuzz_divergence){0};
+		memcpy(divergence->saw[0], why, sizeof(why));
+		result = trouble(divergence, subject, test->litmus->nstmts, i ? 1 : error);
+	}
+	return result;
+}
+
+int fuzz_run(struct fuzz_court *court, const struct fuzz_test *test, struct fuzz_divergence *divergence)
+{
+	size_t done = 0;
+	unsigned nbegun;
+	int result;
+
+	*divergence = (struct fuzz_divergence){0};
+	result = begin_all(court, test, &nbegun, divergence);
+	while (!result && done < test->litmus->nstmts) {
+		result = step_all(court, test, done, divergence);
+		done += result != -ECANCELED;
+	}
+	return end_all(court, test, nbegun, done, divergence, result == -ECANCELED ? 0 : result);
+}
