@@ -103,7 +103,7 @@ static void print_text(struct printer *pr, const struct fuzz_op *op)
 	static const char digits[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 	static const char marks[] = "+-=*/%&!";
 	unsigned n = sizeof(digits) - 1, number = pr->ntexts++, length = 1 + op->text % FUZZ_TEXT;
-	char unit[2] = {digits[number % n]}, text[FUZZ_TEXT];
+	char unit[2] = {digits[number % n]}, text[FUZZ_TEXT] = "";
 	unsigned nunit = 1;
 
 	_Static_assert(FUZZ_OPS_MAX + FUZZ_FILES <= 62 * sizeof(marks), "each text differs");
@@ -127,7 +127,7 @@ static unsigned choose_process(const struct printer *pr, unsigned number)
 
 	for (i = 0; i < pr->nprocesses; i++)
 		nalive += pr->processes[i].alive;
-	number %= nalive;
+	number %= nalive ? nalive : 1;
 	for (i = 0; !pr->processes[i].alive || number--; i++)
 		continue;
 	return i;
