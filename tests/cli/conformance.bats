@@ -31,8 +31,9 @@ endless() {
 
 # launch ARGUMENT...: ucow in the background, its output in `out`
 launch() {
-	# A shell without job control lets its jobs ignore SIGINT.
-	setsid env "${signals:---default-signal=INT}" "$UCOW" litmus "$@" "$BATS_TEST_TMPDIR/t" >out 2>err 3>&- &
+	# A shell without job control lets its jobs ignore SIGINT, and nohup whatever it starts SIGHUP.
+	setsid env --default-signal=INT,TERM,HUP ${signals:+"$signals"} \
+		"$UCOW" litmus "$@" "$BATS_TEST_TMPDIR/t" >out 2>err 3>&- &
 	main=$!
 }
 
@@ -414,10 +415,11 @@ good_endless_good() {
 	jq -e '.interrupted == "SIGTERM" and (.results | map(.test) == ["1-good"]) and .summary.pass == 1' out
 }
 
-@test "a signal that was ignored from the start stays ignored" {
+@test "signals that were ignored from the start stay ignored" {
 	good_endless_good
-	signals=--ignore-signal=INT start --on kernel
+	signals=--ignore-signal=INT,HUP start --on kernel
 	kill -INT "$main"
+	kill -HUP "$main"
 	kill -TERM "$main"
 	finish
 	[ "$result" -eq 143 ]

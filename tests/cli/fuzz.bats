@@ -55,8 +55,9 @@ statements() {
 
 # start ARGUMENT...: ucow fuzz in the background with all its processes in one session, until it has workers
 start() {
-	# A shell without job control lets its jobs ignore SIGINT.
-	setsid env --default-signal=INT "$UCOW" fuzz --against modes --seed 5 --programs 4000000000 "$@" >out 2>err 3>&- &
+	# A shell without job control lets its jobs ignore SIGINT, and nohup whatever it starts SIGHUP.
+	setsid env --default-signal=INT,TERM,HUP \
+		"$UCOW" fuzz --against modes --seed 5 --programs 4000000000 "$@" >out 2>err 3>&- &
 	main=$!
 	until worker=$(pgrep -P "$main" -o); do
 		kill -0 "$main" || return 1
@@ -299,7 +300,7 @@ nobody_is_left() {
 # ---- processes ----
 
 @test "interrupted, it tells what was done, leaves no process, and dies by that signal" {
-	for signal in INT TERM; do
+	for signal in INT TERM HUP; do
 		start
 		kill "-$signal" "$main"
 		finish
