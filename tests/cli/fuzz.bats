@@ -320,9 +320,11 @@ nobody_is_left() {
 	nobody_is_left
 }
 
-# kill_worker: one that is past its beginning, when no program would be guilty: it has had 0.4 s of its cpu
+# kill_worker [KILLED]: one that is past its beginning, when no program would be guilty: it has had 0.4 s of its cpu.
+# KILLED is one that may take a while to die: a sanitizer tells of the signal first.
 kill_worker() {
-	until worker=$(pgrep -P "$main" -o) && ticks=$(awk '{ print $14 }' "/proc/$worker/stat") && [ "${ticks:-0}" -gt 40 ]; do
+	until worker=$(pgrep -P "$main" -o) && [ "$worker" != "${1:-}" ] &&
+		ticks=$(awk '{ print $14 }' "/proc/$worker/stat") && [ "${ticks:-0}" -gt 40 ]; do
 		kill -0 "$main" || return 1
 		sleep 0.05
 	done
@@ -333,9 +335,7 @@ kill_worker() {
 	need_json
 	start --json --workers 1 --max-divergences 2 --seconds 100 --save found
 	kill_worker
-	first=$worker
-	kill_worker
-	[ "$worker" != "$first" ]
+	kill_worker "$worker"
 	finish
 	[ "$result" -eq 1 ]
 	json_out '.divergences == 2 and .enough and .programs > 2 and (.findings | length == 2)'
