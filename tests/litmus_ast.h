@@ -213,6 +213,8 @@ static inline void ast_print_operands(FILE *out, const struct litmus *litmus, co
 		break;
 	case STMT_RECLAIM:
 	case STMT_INJECT_ALLOC:
+	case STMT_INJECT_READ:
+	case STMT_INJECT_WRITE:
 	case STMT_CHECK_RSS:
 	case STMT_CHECK_USAGE:
 	case STMT_CHECK_PAGES:
@@ -227,6 +229,11 @@ static inline void ast_print_operands(FILE *out, const struct litmus *litmus, co
 		fprintf(out, " %s limit=%" PRIu64, ast_name(litmus, st->name), st->count);
 		if (st->swap_limit != UINT64_MAX)
 			fprintf(out, " swap=%" PRIu64, st->swap_limit);
+		if (st->cgroup >= 0)
+			fprintf(out, " in=%s", ast_name(litmus, st->cgroup));
+		break;
+	case STMT_KSM_MERGE:
+		fputs(st->options ? " zero-pages" : "", out);
 		break;
 	case STMT_JOIN:
 		fprintf(out, " %s", ast_name(litmus, st->cgroup));
@@ -266,7 +273,6 @@ static inline void ast_print_operands(FILE *out, const struct litmus *litmus, co
 	case STMT_EXIT:
 	case STMT_UFFD_CLOSE:
 	case STMT_CLEAR_SOFT_DIRTY:
-	case STMT_KSM_MERGE:
 	case STMT_SWAPOFF:
 	case STMT_KIND_COUNT:
 		break;

@@ -71,8 +71,10 @@ UCOW_API UCOW_NODISCARD int ucow_numa_hint(struct ucow_mm *mm, uint64_t va, uint
 /** What ucow_machine_inject can make fail. */
 #define UCOW_INJECT_FRAME 1u
 #define UCOW_INJECT_TABLE 2u
-#define UCOW_INJECT_OTHER 4u /* mappings, spaces, objects */
-#define UCOW_INJECT_ALL   7u
+#define UCOW_INJECT_OTHER 4u  /* mappings, spaces, objects */
+#define UCOW_INJECT_READ  8u  /* swap reads: they fail with -EIO */
+#define UCOW_INJECT_WRITE 16u /* swap writes */
+#define UCOW_INJECT_ALL   7u  /* memory */
 
 /**
  * ucow_machine_inject - make the @nth (1 = next) allocation of the given kinds fail with -ENOMEM, once. 0 disarms.

@@ -37,6 +37,10 @@ enum ucow_advice {
 	UCOW_MADV_FREE,       /* contents may be dropped under pressure until the next store; private anonymous only */
 	UCOW_MADV_POPULATE_READ,  /* fault in for reading; -EFAULT/-ENOMEM/-EINVAL as the system call */
 	UCOW_MADV_POPULATE_WRITE, /* fault in for writing, breaking copy-on-write */
+	UCOW_MADV_COLD,           /* first to go under pressure; pages that other spaces map are left alone */
+	UCOW_MADV_PAGEOUT,        /* to swap now; pages that other spaces map are left alone */
+	UCOW_MADV_MERGEABLE,      /* may be merged with equal pages; private mappings only (ucow/ksm.h) */
+	UCOW_MADV_UNMERGEABLE,    /* undo, and give merged pages back their own copies */
 	UCOW_MADV_COUNT
 };
 

@@ -28,7 +28,10 @@ extern "C" {
  * Returns: 0; -ENOMEM: nothing changed. Thread: any; takes @mm's mmap_lock exclusively.
  */
 UCOW_API UCOW_NODISCARD int ucow_snapshot(struct ucow_mm *mm, struct ucow_mm **snapshot);
-/** ucow_snapshot_with_flags - the same, with UCOW_SNAPSHOT_* in @flags. Returns: 0; -ENOMEM; -EINVAL (flags). */
+/**
+ * ucow_snapshot_with_flags - the same, with UCOW_SNAPSHOT_* in @flags.
+ * Returns: 0; -ENOMEM; -EINVAL (flags); with CHECKSUM also -EIO (a page that is swapped out cannot be read).
+ */
 UCOW_API UCOW_NODISCARD int ucow_snapshot_with_flags(struct ucow_mm *mm, unsigned flags, struct ucow_mm **snapshot);
 
 /**
@@ -36,7 +39,8 @@ UCOW_API UCOW_NODISCARD int ucow_snapshot_with_flags(struct ucow_mm *mm, unsigne
  *
  * Faults nothing in, installs nothing. Shared mappings and inserted memory are left out: they are not snapshots.
  * Returns: 0: unchanged; -EUCLEAN: the bytes are not those of its birth; -ENODATA: no checksum was noted; -EINVAL: not
- * a snapshot. Thread: any; takes the snapshot's mmap_lock shared.
+ * a snapshot; -ENOMEM, -EIO: a page that is swapped out cannot be read. Thread: any; takes the snapshot's mmap_lock
+ * exclusively.
  */
 UCOW_API UCOW_NODISCARD int ucow_snapshot_verify(struct ucow_mm *snapshot);
 
@@ -99,7 +103,7 @@ UCOW_API void ucow_snapshot_group_destroy(struct ucow_snapshot_group *group);
  *
  * With pinned pages a snapshot costs memory at once (their copies): where these do not fit the policy decides as for a
  * store. Ends, like any snapshot, with ucow_mm_destroy, which returns -EBUSY while the group is dropping it.
- * Returns: 0; -ENOMEM: no snapshot; with DROP_OLDEST older ones may have gone; -EINVAL (flags).
+ * Returns: 0; -ENOMEM: no snapshot; with DROP_OLDEST older ones may have gone; -EINVAL (flags); -EIO (CHECKSUM).
  */
 UCOW_API UCOW_NODISCARD int ucow_snapshot_take(struct ucow_snapshot_group *group, unsigned flags,
 					       struct ucow_mm **snapshot);

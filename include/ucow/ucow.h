@@ -7,9 +7,12 @@
 #include <ucow/debug.h>
 #include <ucow/diff.h>
 #include <ucow/gup.h>
+#include <ucow/ksm.h>
 #include <ucow/machine.h>
+#include <ucow/memcg.h>
 #include <ucow/mm.h>
 #include <ucow/snapshot.h>
+#include <ucow/swap.h>
 #include <ucow/types.h>
 
 #endif

@@ -127,6 +127,11 @@ static void wait_for_all(struct epoch *epoch)
 	spin_unlock(&epoch->lock, LOCK_EPOCH);
 }
 
+void epoch_quiesce(struct epoch *epoch)
+{
+	wait_for_all(epoch);
+}
+
 /* ---- putting off ---- */
 
 static void note_pending(struct epoch_slot *slot, uint32_t pending)

@@ -19,7 +19,6 @@
 
 #define EPOCH_BACKLOG  512 /* objects put off by one slot that make it wait for a grace period */
 #define EPOCH_CAPACITY (EPOCH_BACKLOG + 64)
-#define EPOCH_TRIES    3 /* of an operation that lacks memory, after the first */
 
 /* What a slot has put off. (D) the slot's lock */
 struct epoch_backlog {
@@ -116,6 +115,12 @@ void epoch_attach(struct epoch *epoch, struct epoch_member *member, const void *
  */
 void epoch_expel(struct epoch *epoch, const void *of);
 
+/*
+ * epoch_quiesce - wait until everybody, threads and cpus, has been seen outside a section. Requires: as epoch_expel,
+ * and the calling thread in none at all.
+ */
+void epoch_quiesce(struct epoch *epoch);
+
 /* epoch_defer_item - give @object back after a grace period. Returns: false: no room, the caller does it another way.
  */
 bool epoch_defer_item(struct epoch *epoch, void *object);
@@ -125,14 +130,6 @@ void epoch_defer_chain(struct epoch *epoch, void *object, void **next);
 /* epoch_synchronize - wait for a grace period and give back what all slots had put off. Requires: no section, no spin
  * lock. Returns: whether there was anything. */
 bool epoch_synchronize(struct epoch *epoch);
-/*
- * epoch_relieve - memory has run out: whether it is worth another try, because something has just come free. A few
- * times only, counted in *tries: others may go on putting off what does not help. Requires: as epoch_synchronize.
- */
-static inline bool epoch_relieve(struct epoch *epoch, unsigned *tries)
-{
-	return (*tries)++ < EPOCH_TRIES && epoch_synchronize(epoch);
-}
 /* epoch_pending - whether anything waits for a grace period. */
 bool epoch_pending(const struct epoch *epoch);
 /* epoch_settle - synchronize if the calling thread has put off much. Requires: as epoch_synchronize. */

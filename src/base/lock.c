@@ -19,6 +19,12 @@ void lock_rank_enter(enum lock_rank rank, bool nested)
 	ranks_held[rank]++;
 }
 
+/* Who got a lock without waiting is nobody's deadlock. */
+void lock_rank_tried(enum lock_rank rank)
+{
+	ranks_held[rank]++;
+}
+
 void lock_rank_leave(enum lock_rank rank)
 {
 	if (!ranks_held[rank])
@@ -52,6 +58,11 @@ void mutex_lock(struct mutex *mutex)
 	spin_lock(&mutex->lock, mutex->rank);
 }
 
+bool mutex_trylock(struct mutex *mutex)
+{
+	return spin_trylock(&mutex->lock, mutex->rank);
+}
+
 void mutex_unlock(struct mutex *mutex)
 {
 	spin_unlock(&mutex->lock, mutex->rank);
@@ -79,6 +90,14 @@ void mutex_lock(struct mutex *mutex)
 {
 	lock_rank_enter(mutex->rank, false);
 	must(pthread_mutex_lock(&mutex->lock));
+}
+
+bool mutex_trylock(struct mutex *mutex)
+{
+	if (pthread_mutex_trylock(&mutex->lock))
+		return false;
+	lock_rank_tried(mutex->rank);
+	return true;
 }
 
 void mutex_unlock(struct mutex *mutex)

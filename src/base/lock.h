@@ -4,16 +4,27 @@
  *
  * A thread takes locks in the order of their ranks, outermost first; two of equal rank only through the *_nested calls.
  *
+ *   LOCK_SWAPON       swap devices come and go
+ *   LOCK_KSM          the scanner of same-page merging: one scans at a time
+ *   LOCK_RELIEF       reclaim on behalf of operations that lack memory
  *   LOCK_MACHINE      machine: lists of spaces and cpus
  *     LOCK_MMAP       mm: mappings and the shape of the tables (shared: faults, GUP; exclusive: map, unmap, fork, ...)
  *       LOCK_GROUP    the charges and members of a snapshot group
  *       LOCK_OBJECT   the pages of a shared mapping
+ *       LOCK_KSM_NODES  the table of merged pages
  *       LOCK_ROOT     which table is a space's root
  *       LOCK_TABLE+n  tables, root (n = 0) to leaf (n = 5), top down
+ *         LOCK_KSM_HOMES  where one merged page may be mapped
+ *         LOCK_FAMILY the leaves that may map the same pages; walks from a page take it first and try the leaves
+ *         LOCK_SWAP   the slots of a swap device
+ *         LOCK_STORE  the queues of a swap device's file; held while they are waited for
  *         LOCK_EPOCH  members of an epoch, what a thread has put off; held while sections are waited for
  *         LOCK_PINS   owners of pages that several spaces have pinned
+ *         LOCK_BATCH  pages on their way to an LRU list
+ *         LOCK_LRU    the LRU lists of a group
  *         LOCK_SLAB   table memory
  *         LOCK_PCP    per-thread frame caches
+ *         LOCK_MEMCG  the groups of a machine: numbers, members
  *           LOCK_BUDDY  free lists
  *
  * The page lock (a flag of struct ucow_page) is outside the order: it is tried, never waited for, under any of these;
@@ -28,17 +39,28 @@
 #include <sched.h>
 
 enum lock_rank {
-	LOCK_MACHINE = 1,
+	LOCK_SWAPON = 1,
+	LOCK_KSM,
+	LOCK_RELIEF,
+	LOCK_MACHINE,
 	LOCK_MMAP,
 	LOCK_GROUP,
 	LOCK_OBJECT,
+	LOCK_KSM_NODES,
 	LOCK_ROOT,
 	LOCK_TABLE,
 	LOCK_TABLE_LEAF = LOCK_TABLE + 5,
+	LOCK_KSM_HOMES,
+	LOCK_FAMILY,
+	LOCK_SWAP,
+	LOCK_STORE,
 	LOCK_EPOCH,
 	LOCK_PINS,
+	LOCK_BATCH,
+	LOCK_LRU,
 	LOCK_SLAB,
 	LOCK_PCP,
+	LOCK_MEMCG,
 	LOCK_BUDDY,
 	LOCK_RANKS
 };
@@ -47,6 +69,7 @@ enum lock_rank {
 #define lock_ranks_checked (checked_build && !exploring)
 #if lock_ranks_checked
 void lock_rank_enter(enum lock_rank rank, bool nested);
+void lock_rank_tried(enum lock_rank rank);
 void lock_rank_leave(enum lock_rank rank);
 /* lock_rank_none_held - abort unless the calling thread holds no lock. */
 void lock_rank_none_held(void);
@@ -55,6 +78,10 @@ static inline void lock_rank_enter(enum lock_rank rank, bool nested)
 {
 	(void)rank;
 	(void)nested;
+}
+static inline void lock_rank_tried(enum lock_rank rank)
+{
+	(void)rank;
 }
 static inline void lock_rank_leave(enum lock_rank rank)
 {
@@ -106,6 +133,23 @@ static inline void spin_lock_raw(struct spin *lock, enum lock_rank rank)
 	while (unlikely(atomic_exchange_explicit(&lock->held, 1, memory_order_acquire)))
 		wait_until(HOOK_UPDATE, lock, spin_is_free, 0);
 #endif
+}
+
+/* spin_trylock - against the order of ranks, therefore: who gets it goes on in that order. */
+static inline bool spin_trylock(struct spin *lock, enum lock_rank rank)
+{
+#if exploring
+	hook_step(HOOK_UPDATE, lock);
+	if (__atomic_load_n((uint32_t *)(void *)&lock->held, __ATOMIC_RELAXED))
+		return false;
+	__atomic_store_n((uint32_t *)(void *)&lock->held, 1, __ATOMIC_RELAXED);
+#else
+	if (atomic_load_explicit(&lock->held, memory_order_relaxed) ||
+	    atomic_exchange_explicit(&lock->held, 1, memory_order_acquire))
+		return false;
+#endif
+	lock_rank_tried(rank);
+	return true;
 }
 
 static inline void spin_lock(struct spin *lock, enum lock_rank rank)
@@ -166,6 +210,7 @@ struct rwlock_count {
 void mutex_init(struct mutex *mutex, enum lock_rank rank);
 void mutex_destroy(struct mutex *mutex);
 void mutex_lock(struct mutex *mutex);
+bool mutex_trylock(struct mutex *mutex);
 void mutex_unlock(struct mutex *mutex);
 
 void rwlock_init(struct rwlock *lock, enum lock_rank rank);

@@ -7,41 +7,60 @@
 #define BASE_MUTATE_H
 
 /* The mutants, and the rule that each one breaks:
- *   SKIP_EARLY_COPY             fork shares pinned exclusive pages               semantics.md B.4
- *   REUSE_SHARED                a write fault reuses a page that others map      B.3
- *   SKIP_UNSHARE                a read pin takes a shared page as it is          B.5
- *   FORGET_WRITE_PROTECT        fork leaves the parent's entries writable        B.4
- *   SKIP_TLB_BUMP               fork and zap leave cached translations valid     rule 10
- *   UPGRADE_SHARED              mprotect makes shared pages writable at once     B.6
- *   SKIP_ZEROING                fresh memory shows what the frame held           B.2
- *   LOSE_DONTFORK               fork copies MADV_DONTFORK ranges                 B.4
- *   FORCE_MAKES_WRITABLE        a forced write leaves the entry writable         B.5
- *   LEAK_REF_ON_ZAP             unmapping forgets the page reference             B.0, invariant 7
- *   KEEP_EXCLUSIVE_AT_FORK      fork forgets to clear the exclusive flag         B.1
- *   LOSE_PIN_ON_MOVE            mremap copies the page instead of moving it      B.1
- *   SHARE_MARKED                fork shares tables that may hold references      rule 4
- *   UNSHARE_NO_COUNT            an unshare forgets to count the pages of its copyrule 1, invariant 7
- *   KEEP_WRITE_ON_SHARED_PATH   the TLB takes writes below a shared table        rule 8
- *   STALE_WALK                  an unshare lets remembered walks live on         rule 8
- *   FORGET_MARK                 a get or pin leaves no mark                      rule 4
- *   KEEP_STALE_MARK             a mark stays when its references have gone       rule 4
- *   LOSE_MARK_ON_MOVE           mremap leaves the marks behind                   rule 4
- *   CHANGE_SHARED_RANGE         mprotect and its like do not unshare first       rule 1
- *   ZAP_WITHOUT_RESERVE         freeing memory fails for lack of it              rule 2
- *   KEEP_CACHED_ZEROS           a fill leaves translations of the zero page      rule 5
- *   SKIP_BARRIER                a shootdown does without membarrier                 rule 10
- *   SKIP_WAIT                   a shootdown does not wait for accesses              rule 10
- *   SKIP_RECHECK                a walk does not look at the shape again             rule 8
- *   EARLY_REUSE                 a replaced page is let go of at once                 rule 11
- *   SKIP_SEQUENCE               a fast pin does not look for a fork                 rule 17
- *   SKIP_GUP_RECHECK            a fast pin does not walk again                      rule 17
- *   SKIP_UNSHARE_RECHECK        an unshare does not look whether others remain      rule 3
- *   FREE_TABLE_AT_ONCE          tables are freed without a grace period             rule 8
- *   DROP_BEFORE_SHOOTDOWN       zapped pages go before the cpus have left            rule 10
- *   FORK_WITHOUT_EXPEL          fork lets accesses run on                           rule 14
- *   FORGET_CPU                  attaching a cpu does not tell its space             rule 12
- *   SKIP_OWN_RECHECK            an unshare does not look at the place again         rule 3
- *   KEEP_LATE_WALKS             fork leaves walks alone that were made while it waited rule 14
+ *   SKIP_EARLY_COPY             fork shares pinned exclusive pages                      semantics.md B.4
+ *   REUSE_SHARED                a write fault reuses a page that others map             B.3
+ *   SKIP_UNSHARE                a read pin takes a shared page as it is                 B.5
+ *   FORGET_WRITE_PROTECT        fork leaves the parent's entries writable               B.4
+ *   SKIP_TLB_BUMP               fork and zap leave cached translations valid            rule 10
+ *   UPGRADE_SHARED              mprotect makes shared pages writable at once            B.6
+ *   SKIP_ZEROING                fresh memory shows what the frame held                  B.2
+ *   LOSE_DONTFORK               fork copies MADV_DONTFORK ranges                        B.4
+ *   FORCE_MAKES_WRITABLE        a forced write leaves the entry writable                B.5
+ *   LEAK_REF_ON_ZAP             unmapping forgets the page reference                    B.0, invariant 7
+ *   KEEP_EXCLUSIVE_AT_FORK      fork forgets to clear the exclusive flag                B.1
+ *   LOSE_PIN_ON_MOVE            mremap copies the page instead of moving it             B.1
+ *   SHARE_MARKED                fork shares tables that may hold references             rule 4
+ *   UNSHARE_NO_COUNT            an unshare forgets to count the pages of its copy       rule 1, invariant 7
+ *   KEEP_WRITE_ON_SHARED_PATH   the TLB takes writes below a shared table               rule 8
+ *   STALE_WALK                  an unshare lets remembered walks live on                rule 8
+ *   FORGET_MARK                 a get or pin leaves no mark                             rule 4
+ *   KEEP_STALE_MARK             a mark stays when its references have gone              rule 4
+ *   LOSE_MARK_ON_MOVE           mremap leaves the marks behind                          rule 4
+ *   CHANGE_SHARED_RANGE         mprotect and its like do not unshare first              rule 1
+ *   ZAP_WITHOUT_RESERVE         freeing memory fails for lack of it                     rule 2
+ *   KEEP_CACHED_ZEROS           a fill leaves translations of the zero page             rule 5
+ *   SKIP_BARRIER                a shootdown does without membarrier                     rule 10
+ *   SKIP_WAIT                   a shootdown does not wait for accesses                  rule 10
+ *   SKIP_RECHECK                a walk does not look at the shape again                 rule 8
+ *   EARLY_REUSE                 a replaced page is let go of at once                    rule 11
+ *   SKIP_SEQUENCE               a fast pin does not look for a fork                     rule 17
+ *   SKIP_GUP_RECHECK            a fast pin does not walk again                          rule 17
+ *   SKIP_UNSHARE_RECHECK        an unshare does not look whether others remain          rule 3
+ *   FREE_TABLE_AT_ONCE          tables are freed without a grace period                 rule 8
+ *   DROP_BEFORE_SHOOTDOWN       zapped pages go before the cpus have left               rule 10
+ *   FORK_WITHOUT_EXPEL          fork lets accesses run on                               rule 14
+ *   FORGET_CPU                  attaching a cpu does not tell its space                 rule 12
+ *   SKIP_OWN_RECHECK            an unshare does not look at the place again             rule 3
+ *   KEEP_LATE_WALKS             fork leaves walks alone that were made while it waited  rule 14
+ *   SWAPIN_SETS_EXCLUSIVE       a page read back from swap is always exclusive          B.6
+ *   RECLAIM_PINNED              reclaim takes pages that are held                       B.1, rule 18
+ *   SWAPOUT_IGNORES_PINS        an unmapping does not look again for pins               B.1
+ *   RECLAIM_WITHOUT_SHOOTDOWN   swapped pages stay cached                               rule 6
+ *   SWAPOFF_LOSES_EXCLUSIVE     swapoff forgets the entry's exclusive bit               B.6
+ *   SWAP_FORK_KEEPS_EXCLUSIVE   fork leaves swap entries exclusive                      B.4
+ *   RECLAIM_WITHOUT_WAIT        pages are written out while accesses go on              ORD-GEN-1
+ *   DROP_SLOT_EARLY             a slot goes before the entry that names it              ORD-SWAP-1
+ *   SKIP_UNLOCK_RECHECK         nobody looks for slots that came free meanwhile         ORD-SWAP-2
+ *   EVICT_REFERENCED            a page is freed though somebody has looked it up        docs/reclaim.md, 6
+ *   MOVE_WITHOUT_FAMILY         mremap leaves pages where reclaim cannot find them      ORD-RMAP-1
+ *   CHARGE_EARLY_COPY_TO_CHILD  a fork charges early copies to the child's group        B.9
+ *   FORGET_UNCHARGE             a page that is freed stays charged                      B.9
+ *   SWAPIN_CHARGES_FAULTER      a page read back is charged to whoever asks             B.9
+ *   LIMIT_IGNORES_ANCESTORS     a charge does not look at the groups above              B.9
+ *   MERGE_WITHOUT_COMPARE       pages are merged because of their hash                  B.6, KSM
+ *   MERGE_WITHOUT_SHOOTDOWN     a merge lets cpus store on                              rule 10
+ *   MERGE_IGNORES_REFERENCES    pages with gets and pins are merged                     B.1, invariant 4
+ *   MERGE_WITHOUT_CLEARING      a merge looks at references with the entry in place     ORD-GUP-1
  */
 #define MUTATED(name) (UCOW_MUTATE_##name)
 
@@ -149,6 +168,63 @@
 #endif
 #ifndef UCOW_MUTATE_KEEP_LATE_WALKS
 #define UCOW_MUTATE_KEEP_LATE_WALKS 0
+#endif
+#ifndef UCOW_MUTATE_SWAPIN_SETS_EXCLUSIVE
+#define UCOW_MUTATE_SWAPIN_SETS_EXCLUSIVE 0
+#endif
+#ifndef UCOW_MUTATE_RECLAIM_PINNED
+#define UCOW_MUTATE_RECLAIM_PINNED 0
+#endif
+#ifndef UCOW_MUTATE_SWAPOUT_IGNORES_PINS
+#define UCOW_MUTATE_SWAPOUT_IGNORES_PINS 0
+#endif
+#ifndef UCOW_MUTATE_RECLAIM_WITHOUT_SHOOTDOWN
+#define UCOW_MUTATE_RECLAIM_WITHOUT_SHOOTDOWN 0
+#endif
+#ifndef UCOW_MUTATE_SWAPOFF_LOSES_EXCLUSIVE
+#define UCOW_MUTATE_SWAPOFF_LOSES_EXCLUSIVE 0
+#endif
+#ifndef UCOW_MUTATE_SWAP_FORK_KEEPS_EXCLUSIVE
+#define UCOW_MUTATE_SWAP_FORK_KEEPS_EXCLUSIVE 0
+#endif
+#ifndef UCOW_MUTATE_RECLAIM_WITHOUT_WAIT
+#define UCOW_MUTATE_RECLAIM_WITHOUT_WAIT 0
+#endif
+#ifndef UCOW_MUTATE_DROP_SLOT_EARLY
+#define UCOW_MUTATE_DROP_SLOT_EARLY 0
+#endif
+#ifndef UCOW_MUTATE_SKIP_UNLOCK_RECHECK
+#define UCOW_MUTATE_SKIP_UNLOCK_RECHECK 0
+#endif
+#ifndef UCOW_MUTATE_EVICT_REFERENCED
+#define UCOW_MUTATE_EVICT_REFERENCED 0
+#endif
+#ifndef UCOW_MUTATE_MOVE_WITHOUT_FAMILY
+#define UCOW_MUTATE_MOVE_WITHOUT_FAMILY 0
+#endif
+#ifndef UCOW_MUTATE_CHARGE_EARLY_COPY_TO_CHILD
+#define UCOW_MUTATE_CHARGE_EARLY_COPY_TO_CHILD 0
+#endif
+#ifndef UCOW_MUTATE_FORGET_UNCHARGE
+#define UCOW_MUTATE_FORGET_UNCHARGE 0
+#endif
+#ifndef UCOW_MUTATE_SWAPIN_CHARGES_FAULTER
+#define UCOW_MUTATE_SWAPIN_CHARGES_FAULTER 0
+#endif
+#ifndef UCOW_MUTATE_LIMIT_IGNORES_ANCESTORS
+#define UCOW_MUTATE_LIMIT_IGNORES_ANCESTORS 0
+#endif
+#ifndef UCOW_MUTATE_MERGE_WITHOUT_COMPARE
+#define UCOW_MUTATE_MERGE_WITHOUT_COMPARE 0
+#endif
+#ifndef UCOW_MUTATE_MERGE_WITHOUT_SHOOTDOWN
+#define UCOW_MUTATE_MERGE_WITHOUT_SHOOTDOWN 0
+#endif
+#ifndef UCOW_MUTATE_MERGE_IGNORES_REFERENCES
+#define UCOW_MUTATE_MERGE_IGNORES_REFERENCES 0
+#endif
+#ifndef UCOW_MUTATE_MERGE_WITHOUT_CLEARING
+#define UCOW_MUTATE_MERGE_WITHOUT_CLEARING 0
 #endif
 
 #endif

@@ -6,17 +6,16 @@
 
 #include <errno.h>
 
-struct shm *shm_create(struct frame_pool *pool, uint64_t npages)
+struct shm *shm_create(struct inject *inject, uint64_t npages)
 {
 	struct shm *shm;
 
-	if (inject_fails(pool->inject, UCOW_INJECT_OTHER))
+	if (inject_fails(inject, UCOW_INJECT_OTHER))
 		return NULL;
 	shm = host_alloc(sizeof(*shm) + npages * sizeof(*shm->pages));
 	if (!shm)
 		return NULL;
 	atomic_init(&shm->refcount, 1);
-	shm->pool = pool;
 	shm->npages = npages;
 	return shm;
 }
@@ -39,20 +38,19 @@ void shm_put(struct shm *shm)
 	host_free(shm);
 }
 
-static struct ucow_page *find(struct shm *shm, uint64_t index)
+int shm_find(struct shm *shm, uint64_t index, struct ucow_page **page)
 {
-	struct ucow_page *page;
-
+	if (index >= shm->npages)
+		return -ENXIO;
 	spin_lock(&shm->lock, LOCK_OBJECT);
-	page = shm->pages[index];
-	if (page)
-		page_get(page);
+	*page = shm->pages[index];
+	if (*page)
+		page_get(*page);
 	spin_unlock(&shm->lock, LOCK_OBJECT);
-	return page;
+	return *page ? 0 : -ENOENT;
 }
 
-/* Put @made in unless somebody was faster. Either way the result has a reference for the caller. */
-static struct ucow_page *insert(struct shm *shm, uint64_t index, struct ucow_page *made)
+struct ucow_page *shm_insert(struct shm *shm, uint64_t index, struct ucow_page *made)
 {
 	struct ucow_page *page;
 
@@ -70,24 +68,6 @@ static struct ucow_page *insert(struct shm *shm, uint64_t index, struct ucow_pag
 		page_put(made);
 	}
 	return page;
-}
-
-int shm_page(struct shm *shm, uint64_t index, struct ucow_page **result)
-{
-	struct ucow_page *page;
-
-	if (index >= shm->npages)
-		return -ENXIO;
-	page = find(shm, index);
-	if (!page) {
-		page = frame_alloc(shm->pool, FRAME_ZEROED);
-		if (!page)
-			return -ENOMEM;
-		count(shm->pool->counters, UCOW_COUNTER_ZERO_FILL);
-		page = insert(shm, index, page);
-	}
-	*result = page;
-	return 0;
 }
 
 const struct ucow_page *shm_look(struct shm *shm, uint64_t index)

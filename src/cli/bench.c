@@ -94,13 +94,70 @@ static void finish(struct bench_result *result)
 		result->ratio = result->ucow.median / result->kernel.median;
 }
 
+/* One sample of the kernel in a process that comes and goes with it. */
+static int sample_kernel_apart(struct bench_result *result, const struct bench_row *row, char why[BENCH_WHY])
+{
+	struct bench_worker worker;
+	double value;
+	int err = bench_worker_start(&worker, row, why);
+
+	if (err)
+		return err;
+	err = bench_worker_sample(&worker, &value, why);
+	bench_worker_stop(&worker);
+	if (!err)
+		result->kernel.samples[result->kernel.n++] = value;
+	return err;
+}
+
+static int sample_ucow_apart(struct bench_result *result, const struct bench_row *row, char why[BENCH_WHY])
+{
+	double value;
+	void *ucow;
+	int err = row->ucow->open(row, &ucow, why);
+
+	if (err)
+		return err;
+	err = row->ucow->sample(ucow, &value, why);
+	row->ucow->close(ucow);
+	if (!err)
+		result->ucow.samples[result->ucow.n++] = value;
+	return err;
+}
+
+/* One sample of a side. Returns: whether to go on with it; *failed if what is missing should have been there. */
+static bool sample_apart(struct bench_result *result, const struct bench_row *row, bool kernel, bool *failed)
+{
+	char why[BENCH_WHY] = "";
+	int err = kernel ? sample_kernel_apart(result, row, why) : sample_ucow_apart(result, row, why);
+
+	if (!err)
+		return true;
+	note(result, kernel ? "kernel" : "ucow", err, why);
+	*failed |= !is_lack(err);
+	return false;
+}
+
+/* Sides that would be in each other's way if both were there: everything is done anew for each sample. */
+static int measure_apart(struct bench_result *result, const struct bench_row *row)
+{
+	bool kernel = row->kernel, ucow = true, failed = false;
+
+	for (unsigned n = 0; !failed && (kernel || ucow) && n < row->apart; n++) {
+		kernel = kernel && sample_apart(result, row, true, &failed);
+		ucow = ucow && sample_apart(result, row, false, &failed);
+		progress(row, n + 1);
+	}
+	finish(result);
+	return failed ? -EPROTO : 0;
+}
+
 /*
  * Measure one row into @result. Without the kernel's side the row still tells what ucow does.
  * Returns: 0, also when something was skipped; -errno if a measurement failed.
  */
-static int measure(struct bench_result *result, const struct effort *effort)
+static int measure(struct bench_result *result, const struct bench_row *row, const struct effort *effort)
 {
-	const struct bench_row *row = result->row;
 	struct bench_worker worker = {0}, *kernel = row->kernel ? &worker : NULL;
 	char why[BENCH_WHY] = "";
 	void *ucow;
@@ -130,21 +187,29 @@ out_worker:
 
 /* ---- what the machine can hold ---- */
 
-/* Both sides hold all copies at once; an eighth on top for tables and descriptors. */
+/* Both sides hold all copies at once, unless they come one after the other; an eighth on top for tables and
+ * descriptors. */
 static uint64_t memory_needed(const struct bench_row *row)
 {
-	uint64_t nbytes = row->npages * row->copies * UCOW_PAGE_SIZE * (row->kernel ? 2 : 1);
+	uint64_t npages = row->ram_pages ? row->ram_pages : row->npages * row->copies;
+	uint64_t nbytes = npages * UCOW_PAGE_SIZE * (row->kernel && !row->apart ? 2 : 1);
 
 	return nbytes + nbytes / 8;
 }
 
 /* Whether the row can be measured here; if not, @result says why. */
-static bool can_measure(struct bench_result *result, bool quick)
+static bool can_measure(struct bench_result *result, const struct bench_row *row, bool quick)
 {
-	uint64_t need = memory_needed(result->row), left = bench_memory_available();
+	uint64_t need = memory_needed(row), left = bench_memory_available();
+	uint64_t room = row->swap_pages * UCOW_PAGE_SIZE, free_room = room ? bench_swap_available() : 0;
 
-	if (quick && result->row->large) {
+	if (quick && row->large) {
 		snprintf(result->skipped, sizeof(result->skipped), "left out by --quick");
+		return false;
+	}
+	if (room + room / 8 > free_room) {
+		snprintf(result->skipped, sizeof(result->skipped), "needs %llu MiB of disk, %llu MiB are free",
+			 (unsigned long long)(room >> 20), (unsigned long long)(free_room >> 20));
 		return false;
 	}
 	if (need <= left)
@@ -233,6 +298,35 @@ static int parse(struct arguments *arguments, int argc, char **argv)
 	return argp_parse(&argp, argc, argv, 0, NULL, arguments);
 }
 
+/* The row as it is measured: smaller in a hurry. */
+static struct bench_row row_scaled(const struct bench_row *row, bool quick)
+{
+	struct bench_row scaled = *row;
+
+	if (!quick || !row->quick_part)
+		return scaled;
+	scaled.npages /= row->quick_part;
+	scaled.ram_pages /= row->quick_part;
+	scaled.swap_pages /= row->quick_part;
+	scaled.seconds = (row->seconds + row->quick_part - 1) / row->quick_part;
+	return scaled;
+}
+
+/* Measure one row with the effort asked for, or tell why not. */
+static void measure_row(struct bench_result *result, const struct bench_row *row, bool quick)
+{
+	struct bench_row scaled = row_scaled(row, quick);
+
+	result->row = row;
+	progress(row, 0);
+	if (!can_measure(result, &scaled, quick))
+		return;
+	if (row->apart)
+		result->failed = measure_apart(result, &scaled) != 0;
+	else
+		result->failed = measure(result, &scaled, quick ? &quick_effort : &full_effort) != 0;
+}
+
 /* Measure what was asked for. Returns: how many rows failed. */
 static unsigned measure_rows(const struct arguments *arguments, struct bench_result *results, size_t *nresults)
 {
@@ -244,10 +338,7 @@ static unsigned measure_rows(const struct arguments *arguments, struct bench_res
 		if (arguments->nwanted > 0 && !arguments->wanted[i])
 			continue;
 		(*nresults)++;
-		result->row = &bench_rows[i];
-		progress(result->row, 0);
-		if (can_measure(result, arguments->quick))
-			result->failed = measure(result, arguments->quick ? &quick_effort : &full_effort) != 0;
+		measure_row(result, &bench_rows[i], arguments->quick);
 		failed += result->failed;
 	}
 	if (isatty(STDERR_FILENO))

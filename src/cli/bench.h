@@ -47,12 +47,17 @@ struct bench_row {
 	enum ucow_fork_mode fork; /* of ucow's machine; 0: the default */
 	enum ucow_policy policy;  /* of ucow's machine; 0: exclusive */
 	bool large;               /* left out by --quick */
+	uint64_t ram_pages;       /* RAM of each side, where that is less than the work's pages; 0: enough for them */
+	uint64_t swap_pages;      /* swap of each side; the row needs so much room in $TMPDIR or /var/tmp */
+	unsigned seconds;         /* how long a sample takes, where it is told in advance */
+	unsigned quick_part;      /* --quick: so many times less of pages and seconds; 0: all */
+	unsigned apart; /* so many samples, each side opened, measured and closed before the other; 0: in turn */
 	const struct bench_side *ucow, *kernel; /* no kernel: ucow's side stands alone */
 };
 
 /* ---- the rows (bench_rows.c), and their sides by theme ---- */
 
-#define BENCH_MAX_ROWS 48
+#define BENCH_MAX_ROWS 64
 
 extern const struct bench_row bench_rows[];
 extern const size_t bench_nrows;
@@ -77,6 +82,13 @@ extern const struct bench_side bench_pin_duo_ucow, bench_pin_duo_kernel;
 extern const struct bench_side bench_family_ucow, bench_family_kernel;
 extern const struct bench_side bench_fork_beside_ucow, bench_fork_beside_kernel;
 extern const struct bench_side bench_fill_duo, bench_copy_duo; /* bare memory */
+extern const struct bench_side bench_write_shared_ucow, bench_write_shared_mapcount, bench_write_shared_kernel;
+extern const struct bench_side bench_held_exclusive, bench_held_mapcount;
+extern const struct bench_side bench_scan_exclusive, bench_scan_mapcount;
+extern const struct bench_side bench_swap_dirty_ucow, bench_swap_dirty_buffered, bench_swap_dirty_kernel;
+extern const struct bench_side bench_ksm_merge_ucow, bench_ksm_merge_kernel;
+extern const struct bench_side bench_rmap_ucow, bench_rmap_kernel;
+extern const struct bench_side bench_memcg_charge;
 extern const struct bench_side bench_snapshots_memory, bench_snapshots_last, bench_snapshots_tenth;
 
 /* ---- what the sides share (bench_ucow.c, bench_kernel.c) ---- */
@@ -159,6 +171,8 @@ struct bench_host {
 };
 
 void bench_host_describe(struct bench_host *host);
+/* bench_swap_available - bytes of room where swap files are made. */
+uint64_t bench_swap_available(void);
 /* bench_memory_available - bytes that could be taken without reclaim, within the limit of the control group. */
 uint64_t bench_memory_available(void);
 /* bench_stay_on_one_cpu - so that nothing moves between samples; children inherit it. */

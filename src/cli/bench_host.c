@@ -3,7 +3,9 @@
 #include "bench.h"
 
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -72,6 +74,16 @@ uint64_t bench_memory_available(void)
 	if (limit != UINT64_MAX && used != UINT64_MAX)
 		group = limit > used ? limit - used : 0;
 	return left < group ? left : group;
+}
+
+uint64_t bench_swap_available(void)
+{
+	const char *folder = getenv("TMPDIR");
+	struct statvfs room;
+
+	if (statvfs(folder ? folder : "/var/tmp", &room))
+		return 0;
+	return (uint64_t)room.f_bavail * room.f_frsize;
 }
 
 void bench_stay_on_one_cpu(void)

@@ -10,6 +10,7 @@
 #define PAGES_256M  (4 * PAGES_64M)
 #define PAGES_1G    (16 * PAGES_64M)
 #define PAGES_4G    (64 * PAGES_64M)
+#define PAGES_5G5   (88 * PAGES_64M)
 #define PAGES_8G    (128 * PAGES_64M)
 #define MAPPINGS    1000
 #define PAGES_A_CUT 263 /* of which one is a hole: 1,000 times that are 1 GiB */
@@ -147,7 +148,7 @@ const struct bench_row bench_rows[] = {
 			"rest",
 		.npages = PAGES_1G,
 		.copies = 1,
-		.count = 16,
+		.seconds = 16,
 		.ucow = &bench_fork_pinned_ucow,
 		.kernel = &bench_fork_pinned_small,
 	},
@@ -305,6 +306,116 @@ const struct bench_row bench_rows[] = {
 		.npages = COW_PAGES,
 		.copies = 2,
 		SIDES(family),
+	},
+	{
+		.name = "policy-mapcount-vs-exclusive",
+		.unit = "ns",
+		.what = "two children write all of 1 GiB that they share with their parent, a page each: beside the "
+			"same under policy mapcount, both ucow in fork mode eager",
+		.npages = PAGES_1G,
+		.copies = 3,
+		.quick_part = 8,
+		.fork = UCOW_FORK_EAGER,
+		.ucow = &bench_write_shared_ucow,
+		.kernel = &bench_write_shared_mapcount,
+	},
+	{
+		.name = "policy-mapcount-kernel",
+		.unit = "ns",
+		.what = "the same work, ucow in fork mode eager beside the kernel",
+		.npages = PAGES_1G,
+		.copies = 3,
+		.quick_part = 8,
+		.fork = UCOW_FORK_EAGER,
+		SIDES(write_shared),
+	},
+	{
+		.name = "policy-held-pages",
+		.unit = "ns",
+		.what = "write pages of one space after a fork and exit while somebody holds a plain reference to "
+			"each: "
+			"copies, beside policy mapcount, which reuses them under the holder's eyes",
+		.npages = COW_PAGES,
+		.copies = 2,
+		.fork = UCOW_FORK_EAGER,
+		.ucow = &bench_held_exclusive,
+		.kernel = &bench_held_mapcount,
+	},
+	{
+		.name = "policy-locked-pages",
+		.unit = "ns",
+		.what = "write pages of one space made writable again while a scanner holds the locks of 32 of 512, "
+			"beside policy mapcount, which waits for them",
+		.npages = 512,
+		.copies = 1,
+		.fork = UCOW_FORK_EAGER,
+		.ucow = &bench_scan_exclusive,
+		.kernel = &bench_scan_mapcount,
+	},
+	{
+		.name = "swap-dirty",
+		.unit = "ns",
+		.what = "stores of two threads to random pages of 5.5 GiB with 1 GiB of RAM and 5 GiB of swap, each; "
+			"the "
+			"kernel's side is a control group with a swap file on the same disk",
+		.npages = PAGES_5G5,
+		.copies = 1,
+		.seconds = 16,
+		.ram_pages = PAGES_1G,
+		.swap_pages = 5 * PAGES_1G,
+		.quick_part = 8,
+		.apart = 3,
+		SIDES(swap_dirty),
+	},
+	{
+		.name = "swap-dirty-buffered",
+		.unit = "ns",
+		.what = "the same with ucow's swap file in the host's page cache, which is RAM beyond the 1 GiB",
+		.npages = PAGES_5G5,
+		.copies = 1,
+		.seconds = 16,
+		.ram_pages = PAGES_1G,
+		.swap_pages = 5 * PAGES_1G,
+		.quick_part = 8,
+		.apart = 3,
+		.ucow = &bench_swap_dirty_buffered,
+		.kernel = &bench_swap_dirty_kernel,
+	},
+	{
+		.name = "ksm-merge",
+		.unit = "us",
+		.what = "merge the equal pages of 1 GiB, half of which are in sets of 128; the kernel's side is ksmd "
+			"without pauses",
+		.npages = PAGES_1G,
+		.copies = 1,
+		.quick_part = 8,
+		.apart = 3,
+		SIDES(ksm_merge),
+	},
+	{
+		.name = "rmap-1000-forks",
+		.unit = "ns",
+		.what = "take to swap the pages of 64 MiB that 1,001 spaces map, each; the kernel's side empties a "
+			"control "
+			"group",
+		.npages = PAGES_64M,
+		.copies = 1,
+		.count = 1000,
+		.ram_pages = PAGES_1G, /* the kernel's tables and tasks */
+		.swap_pages = 4 * PAGES_64M,
+		.quick_part = 8,
+		.apart = 3,
+		SIDES(rmap),
+	},
+	{
+		.name = "memcg-charge",
+		.unit = "ns",
+		.what = "zero-fill charged to a group three levels deep, beside zero-fill without: 1x is free, both "
+			"ucow",
+		.npages = COW_PAGES,
+		.copies = 1,
+		.ucow = &bench_memcg_charge,
+		.kernel = &bench_zero_fill_ucow,
 	},
 	{
 		.name = "load-hit",

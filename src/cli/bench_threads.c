@@ -3,7 +3,7 @@
  * Rows about two threads: the same work done by one thread and by two side by side, in one space, or by a parent and
  * its child. A sample is the throughput of two over that of one: 2 is perfect, below 1 they are in each other's way.
  */
-#include "bench.h"
+#include "bench_parts.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -23,101 +23,6 @@
 #include <ucow/ucow.h>
 
 #define NBATCHES 200
-
-/* ---- two threads, each on a cpu of its own ---- */
-
-/* What one of them does; returns 0 or -errno. */
-typedef int part_run(void *arg, unsigned who);
-
-/* All parts begin together; lives in memory that a forked child shares. */
-struct start {
-	_Atomic unsigned ready;
-	unsigned nparts;
-	uint64_t ended[2];
-	uint64_t began[2];
-	int err[2];
-};
-
-static void stay_on(unsigned who)
-{
-	cpu_set_t set;
-
-	for (int cpu = 0, found = 0; cpu < CPU_SETSIZE; cpu++) {
-		CPU_ZERO(&set);
-		CPU_SET(cpu, &set);
-		if (!sched_setaffinity(0, sizeof(set), &set) && found++ == (int)who)
-			return;
-	}
-}
-
-static void part_do(struct start *start, unsigned who, part_run *run, void *arg)
-{
-	atomic_fetch_add(&start->ready, 1);
-	while (atomic_load(&start->ready) < start->nparts)
-		;
-	start->began[who] = bench_now();
-	start->err[who] = run(arg, who);
-	start->ended[who] = bench_now();
-}
-
-/* From the first beginning to the last end. */
-static double took(const struct start *start)
-{
-	uint64_t first = start->began[0], last = start->ended[0];
-
-	if (start->nparts == 2) {
-		first = start->began[1] < first ? start->began[1] : first;
-		last = start->ended[1] > last ? start->ended[1] : last;
-	}
-	return (double)(last - first);
-}
-
-struct part {
-	struct start *start;
-	unsigned who;
-	part_run *run, *before, *after;
-	void *arg;
-};
-
-/* @before and @after are not measured; each thread uses cpus of ucow that it has attached itself. */
-static void *part_thread(void *arg)
-{
-	const struct part *part = arg;
-	int err;
-
-	stay_on(part->who);
-	err = part->before(part->arg, part->who);
-	part_do(part->start, part->who, part->run, part->arg);
-	if (err)
-		part->start->err[part->who] = err;
-	(void)part->after(part->arg, part->who);
-	return NULL;
-}
-
-static int nothing(void *arg, unsigned who)
-{
-	(void)arg;
-	(void)who;
-	return 0;
-}
-
-/* @nparts threads do @run. Returns: 0 and *ns; -errno. */
-static int run_threads(unsigned nparts, part_run *before, part_run *run, part_run *after, void *arg, double *ns)
-{
-	struct start start = {.nparts = nparts};
-	struct part parts[2];
-	pthread_t threads[2];
-
-	for (unsigned i = 0; i < nparts; i++) {
-		parts[i] = (struct part){&start, i, run, before, after, arg};
-		if (pthread_create(&threads[i], NULL, part_thread, &parts[i]))
-			abort(); /* the others wait for it */
-	}
-	for (unsigned i = 0; i < nparts; i++)
-		pthread_join(threads[i], NULL);
-	*ns = took(&start);
-	return start.err[0] ? start.err[0] : start.err[1];
-}
 
 /* ---- ucow ---- */
 
@@ -186,12 +91,12 @@ static struct duo duo_make(struct bench_space *space)
 }
 
 /* The main cpu would be a third one in the space; it sits out. */
-static int run_duo(struct duo *duo, unsigned nparts, part_run *run, double *ns)
+static int run_duo(struct duo *duo, unsigned nparts, bench_part *run, double *ns)
 {
 	int err;
 
 	ucow_cpu_attach(duo->space->cpu, NULL);
-	err = run_threads(nparts, attach, run, detach, duo, ns);
+	err = bench_run_threads(nparts, attach, run, detach, duo, ns);
 	ucow_machine_synchronize(duo->space->machine);
 	ucow_cpu_attach(duo->space->cpu, duo->space->mm);
 	return err;
@@ -282,14 +187,14 @@ struct runner {
 	int err;
 };
 
-/* Loads from a few pages, as a thread does that has nothing to do with the fork. */
+/* Loads from a few pages, as a thread does that has bench_nothing to do with the fork. */
 static void *keep_loading(void *arg)
 {
 	struct runner *runner = arg;
 	struct ucow_cpu *cpu;
 	uint64_t value;
 
-	stay_on(1);
+	bench_stay_on(1);
 	runner->err = ucow_cpu_create(runner->space->machine, &cpu);
 	if (!runner->err)
 		ucow_cpu_attach(cpu, runner->space->mm);
@@ -330,7 +235,7 @@ static void *keep_loading_raw(void *arg)
 		_Atomic bool stop;
 	} *raw = arg;
 
-	stay_on(1);
+	bench_stay_on(1);
 	while (!atomic_load_explicit(&raw->stop, memory_order_relaxed))
 		(void)*raw->bytes;
 	return NULL;
@@ -401,7 +306,7 @@ static int zero_fill_duo_kernel(void *state, double *value, char why[BENCH_WHY])
 		bench_unmap(mapping);
 		err = bench_map(mapping, mapping->npages, false);
 		if (!err)
-			err = run_threads(nparts, nothing, raw_touch, nothing, &duo, &ns[nparts - 1]);
+			err = bench_run_threads(nparts, bench_nothing, raw_touch, bench_nothing, &duo, &ns[nparts - 1]);
 	}
 	*value = err ? 0 : 2 * ns[0] / ns[1];
 	return err;
@@ -420,7 +325,7 @@ static int cow_copy_duo_kernel(void *state, double *value, char why[BENCH_WHY])
 		err = bench_child_fork(&child, NULL);
 		if (err)
 			break;
-		err = run_threads(nparts, nothing, raw_touch, nothing, &duo, &ns[nparts - 1]);
+		err = bench_run_threads(nparts, bench_nothing, raw_touch, bench_nothing, &duo, &ns[nparts - 1]);
 		bench_child_reap(&child);
 	}
 	*value = err ? 0 : 2 * ns[0] / ns[1];
@@ -428,25 +333,25 @@ static int cow_copy_duo_kernel(void *state, double *value, char why[BENCH_WHY])
 }
 
 /* The parent, and with two parts its child too, write every page. */
-static int family_round(struct raw_duo *duo, struct start *start, unsigned nparts)
+static int family_round(struct raw_duo *duo, struct bench_start *start, unsigned nparts)
 {
 	pid_t pid;
 
-	*start = (struct start){.nparts = nparts};
+	*start = (struct bench_start){.nparts = nparts};
 	fflush(NULL);
 	pid = fork();
 	if (pid < 0)
 		return -errno;
 	if (pid == 0) {
-		stay_on(1);
+		bench_stay_on(1);
 		if (nparts == 2)
-			part_do(start, 1, raw_touch, duo);
+			bench_part_do(start, 1, raw_touch, duo);
 		else
 			pause(); /* alive, so that the parent copies */
 		_exit(0);
 	}
-	stay_on(0);
-	part_do(start, 0, raw_touch, duo);
+	bench_stay_on(0);
+	bench_part_do(start, 0, raw_touch, duo);
 	if (nparts == 1)
 		kill(pid, SIGKILL);
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
@@ -458,7 +363,8 @@ static int family_kernel(void *state, double *value, char why[BENCH_WHY])
 {
 	struct raw_duo duo = raw_make(state);
 	double ns[2] = {0, 0};
-	struct start *start = mmap(NULL, sizeof(*start), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct bench_start *start = mmap(NULL, sizeof(*start), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+					 0);
 	int err = 0;
 
 	(void)why;
@@ -468,7 +374,7 @@ static int family_kernel(void *state, double *value, char why[BENCH_WHY])
 	duo.npages = duo.mapping->npages;
 	for (unsigned nparts = 1; !err && nparts <= 2; nparts++) {
 		err = family_round(&duo, start, nparts);
-		ns[nparts - 1] = took(start);
+		ns[nparts - 1] = bench_took(start);
 	}
 	munmap(start, sizeof(*start));
 	*value = err ? 0 : 2 * ns[0] / ns[1];
@@ -510,10 +416,10 @@ static int pin_duo_kernel(void *state, double *value, char why[BENCH_WHY])
 {
 	struct raw_duo duo = raw_make(state);
 	double one, two;
-	int err = run_threads(1, ring_start, ring_pin, ring_stop, &duo, &one);
+	int err = bench_run_threads(1, ring_start, ring_pin, ring_stop, &duo, &one);
 
 	if (!err)
-		err = run_threads(2, ring_start, ring_pin, ring_stop, &duo, &two);
+		err = bench_run_threads(2, ring_start, ring_pin, ring_stop, &duo, &two);
 	if (err)
 		snprintf(why, BENCH_WHY, "io_uring buffer registration: %s", strerror(-err));
 	*value = err ? 0 : 2 * one / two;
@@ -555,14 +461,14 @@ static int raw_copy(void *arg, unsigned who)
 	return 0;
 }
 
-static int bare_duo(struct bench_mapping *mapping, part_run *run, double *value)
+static int bare_duo(struct bench_mapping *mapping, bench_part *run, double *value)
 {
 	struct raw_duo duo = raw_make(mapping);
 	double one, two;
-	int err = run_threads(1, nothing, run, nothing, &duo, &one);
+	int err = bench_run_threads(1, bench_nothing, run, bench_nothing, &duo, &one);
 
 	if (!err)
-		err = run_threads(2, nothing, run, nothing, &duo, &two);
+		err = bench_run_threads(2, bench_nothing, run, bench_nothing, &duo, &two);
 	*value = err ? 0 : 2 * one / two;
 	return err;
 }

@@ -7,7 +7,9 @@
 #include "bench.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -81,6 +83,8 @@ int bench_worker_start(struct bench_worker *worker, const struct bench_row *row,
 		return err;
 	}
 	if (worker->pid == 0) {
+		/* Not to go on measuring when the benchmark has been killed. */
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		close(fds[0]);
 		serve(fds[1], row->kernel, row);
 		_exit(0);

@@ -2,6 +2,7 @@
 /* The verb `fuzz`: the command line, progress on stderr, and the report of a campaign. */
 #include "cmd.h"
 #include "interrupt.h"
+#include "litmus/facilities.h"
 #include "litmus/fuzz_campaign.h"
 #include "litmus/run.h"
 #include "litmus/switches.h"
@@ -244,14 +245,18 @@ static int run(struct arguments *arguments, struct campaign_result *result)
 static int run_undisturbed(struct arguments *arguments, struct campaign_result *result)
 {
 	struct switches switches = {0};
+	struct facilities facilities;
 	int status, error;
 
 	if (arguments->campaign.against != FUZZ_AGAINST_KERNEL)
 		return run(arguments, result);
+	facilities_plan(&facilities, NEED_SWAP, &switches);
 	switches_add_movers(&switches);
 	error = switches_hold(&switches);
 	if (error)
 		fprintf(stderr, "ucow fuzz: no switch of this machine is set: %s\n", strerror(-error));
+	else
+		facilities_make(&facilities);
 	status = run(arguments, result);
 	error = switches_release(&switches);
 	if (error)

@@ -6,6 +6,7 @@
 #include "cmd.h"
 #include "interrupt.h"
 #include "litmus/collect.h"
+#include "litmus/facilities.h"
 #include "litmus/report.h"
 #include "litmus/switches.h"
 
@@ -376,15 +377,30 @@ static int report_tests(const struct arguments *arguments, const struct columns 
 
 /* ---- what the kernel runs on ---- */
 
-static void add_switches_to_host(struct kernel_host *host, const struct switches *switches)
+static void add_changes_to_host(struct kernel_host *host, const struct switches *switches,
+				const struct facilities *facilities)
 {
-	char text[200] = "nothing";
+	char text[300], made[100];
 	size_t used = 0;
 
+	facilities_describe(facilities, made, sizeof(made));
 	for (size_t i = 0; i < switches->n; i++)
 		used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%s=%s", i ? " " : "",
 					 switches->list[i].name, switches->list[i].wanted);
+	snprintf(text + used, sizeof(text) - used, "%s%s", used && *made ? " " : "",
+		 *made  ? made
+		 : used ? ""
+			: "nothing");
 	kernel_host_add(host, "set_for_run", "set_for_run", text);
+}
+
+static unsigned all_needs(const struct litmus_list *list)
+{
+	unsigned needs = 0;
+
+	for (size_t i = 0; i < list->n; i++)
+		needs |= list->tests[i]->needs;
+	return needs;
 }
 
 /* Returns: the exit status. */
@@ -392,15 +408,19 @@ static int report_on_kernel(const struct arguments *arguments, const struct colu
 			    const struct litmus_list *list)
 {
 	struct switches switches = {0};
+	struct facilities facilities;
 	struct kernel_host host;
 	int status, error;
 
 	kernel_host_describe(&host);
+	facilities_plan(&facilities, all_needs(list), &switches);
 	switches_add_movers(&switches);
-	add_switches_to_host(&host, &switches);
 	error = switches_hold(&switches);
 	if (error)
 		fprintf(stderr, "ucow litmus: no switch of this machine is set: %s\n", strerror(-error));
+	else
+		facilities_make(&facilities);
+	add_changes_to_host(&host, &switches, &facilities);
 	status = report_tests(arguments, columns, list, &host);
 	error = switches_release(&switches);
 	if (error)

@@ -242,7 +242,7 @@ static enum fault_result fault(struct ucow_cpu *cpu, uint64_t va, bool write, ui
 		result = fault_once(cpu, va, write, generation);
 		epoch_settle(&cpu->machine->epoch);
 	} while ((unlikely(result == FAULT_OVER_LIMIT) && !group_make_room(cpu->mm->group, 1)) ||
-		 (unlikely(result == FAULT_OOM) && epoch_relieve(&cpu->machine->epoch, &tries)));
+		 (unlikely(result == FAULT_OOM) && space_relieve(cpu->mm, &tries)));
 	return result;
 }
 

@@ -6,6 +6,7 @@
 #include "fault/fault_internal.h"
 
 #include "base/mutate.h"
+#include "swap/swap.h"
 
 /* What the policy is asked about. */
 struct cow {
@@ -21,6 +22,7 @@ static void refresh_counts(struct cow *cow)
 		return;
 	cow->facts.refcount = page_refcount(cow->page) - (cow->fault->waited_for == cow->page);
 	cow->facts.mapcount = page_mapcount(cow->page);
+	cow->facts.ksm = page_is(cow->page, PAGE_KSM);
 	cow->facts.maybe_pinned = cow->facts.refcount >= UCOW_GUP_PIN_COUNTING_BIAS;
 }
 
@@ -30,15 +32,16 @@ static void gather(struct cow *cow, struct fault *fault)
 
 	*cow = (struct cow){.fault = fault};
 	facts->unshare = fault->flags & FAULT_UNSHARE;
-	facts->on_lru = true; /* no LRU batches yet */
+	facts->on_lru = true; /* batches hold no references */
 	facts->no_page = !pte_has_page(fault->pte);
 	if (facts->no_page)
 		return;
 	cow->page = pte_page(&fault->mm->machine->frames, fault->pte);
 	facts->anon = page_is(cow->page, PAGE_ANON);
 	facts->exclusive = page_is(cow->page, PAGE_EXCLUSIVE);
-	facts->ksm = page_is(cow->page, PAGE_KSM);
 	facts->swapcache = page_is(cow->page, PAGE_SWAPCACHE);
+	if (unlikely(facts->swapcache))
+		facts->swapcount = swap_count(machine_swap(fault->mm->machine), cow->page);
 	if (fault->waited_for == cow->page)
 		facts->lock = LOCK_HELD;
 	refresh_counts(cow);
@@ -58,13 +61,14 @@ static enum fault_result ask_for_page_lock(struct cow *cow)
 static void release_page_lock(struct cow *cow)
 {
 	if (cow->facts.lock == LOCK_HELD && cow->fault->waited_for != cow->page)
-		page_unlock(cow->page);
+		fault_unlock_page(cow->fault, cow->page);
 }
 
 /* Ask until the policy decides. Returns: a final action; COW_NEED_LOCK only if the lock has to be waited for. */
 static enum cow_action decide(struct cow *cow)
 {
 	const struct cow_policy *policy = cow->fault->mm->machine->policy;
+	struct swap *swap = machine_swap(cow->fault->mm->machine);
 
 	for (;;) {
 		enum cow_action action = policy->write_protect(&cow->facts);
@@ -82,7 +86,10 @@ static enum cow_action decide(struct cow *cow)
 			cow->facts.drained = true;
 			break;
 		case COW_DROP_SWAPCACHE:
+			/* Whoever held the lock before us may have taken it out already. */
 			cow->facts.drop_tried = true;
+			if (!page_is(cow->page, PAGE_SWAPCACHE) || swap_forget(swap, cow->page, false))
+				cow->facts.swapcache = false;
 			break;
 		case COW_NOTHING:
 		case COW_REUSE:
@@ -118,7 +125,7 @@ static struct ucow_page *duplicate(struct fault *fault)
 {
 	struct frame_pool *frames = &fault->mm->machine->frames;
 	bool zero = pte_kind(fault->pte) == PTE_KIND_ZERO_PAGE;
-	struct ucow_page *page = frame_alloc(frames, zero ? FRAME_ZEROED : FRAME_ANY);
+	struct ucow_page *page = mm_alloc_page(fault->mm, zero ? FRAME_ZEROED : FRAME_ANY);
 
 	if (page && !zero)
 		page_copy(page_bytes(page), pte_host(frames, fault->pte));
@@ -142,18 +149,20 @@ static struct pte copied_entry(const struct fault *fault, const struct ucow_page
  * two references and copies [rule 11]. Policies that go by the mapcount, which falls at once, wait for the cpus, as
  * Linux then did. Returns: whether no entry maps it any more.
  */
-static bool let_go(struct fault *fault, struct ucow_page *page)
+bool mapping_let_go(struct ucow_mm *mm, struct ucow_page *page)
 {
-	struct ucow_machine *machine = fault->mm->machine;
-	bool mine = tlb_is_mine(&fault->mm->pt) || MUTATED(EARLY_REUSE), last;
+	struct ucow_machine *machine = mm->machine;
+	bool mine = tlb_is_mine(&mm->pt) || MUTATED(EARLY_REUSE), last;
 
 	if (unlikely(!mine && !machine->policy->uses_exclusive))
-		tlb_shootdown(&fault->mm->pt);
+		tlb_shootdown(&mm->pt);
 	last = page_unmap(page);
+	if (unlikely(last && page_is(page, PAGE_SWAPCACHE)))
+		last = machine->tables.swap->unmapped(machine->tables.swap_arg, page);
 	if (likely(mine) || !machine->policy->uses_exclusive) {
 		page_put(page);
 	} else if (!epoch_defer_item(&machine->epoch, page)) {
-		tlb_shootdown(&fault->mm->pt);
+		tlb_shootdown(&mm->pt);
 		page_put(page);
 	}
 	return last;
@@ -176,14 +185,23 @@ static enum fault_result copy_page(struct cow *cow, bool *last)
 		page_put(copy);
 		result = FAULT_RETRY;
 	} else {
-		anon_page_init(fault->mm, fault->vma, fault->va, copy);
+		anon_page_init(fault->mm, fault->vma, fault->leaf, fault->va, copy);
 		leaf_set(fault->leaf, fault->va, copied_entry(fault, copy));
 		table_unlock(fault->leaf);
 		tlb_invalidate(&fault->mm->pt.generations, fault->va, fault->va + UCOW_PAGE_SIZE);
 		count_copy(cow);
-		*last = cow->page && let_go(fault, cow->page);
+		table_count_zero(&fault->mm->machine->tables, fault->pte, -1);
+		*last = cow->page && mapping_let_go(fault->mm, cow->page);
 	}
 	return result;
+}
+
+/* Others map the page, or will when they bring it back from swap. */
+static bool is_used_elsewhere(const struct ucow_page *page, struct ucow_machine *machine)
+{
+	if (page_mapcount(page) > 1)
+		return true;
+	return page_is(page, PAGE_SWAPCACHE) && swap_count(machine_swap(machine), page);
 }
 
 /*
@@ -200,7 +218,7 @@ static enum charge charge_copy(struct cow *cow)
 		group_charge(mm->group, &mm->snapshot, 1);
 		return CHARGE_MADE;
 	}
-	return cow->page && page_mapcount(cow->page) > 1 ? group_reserve(mm->group) : CHARGE_NONE;
+	return cow->page && is_used_elsewhere(cow->page, mm->machine) ? group_reserve(mm->group) : CHARGE_NONE;
 }
 
 /* Nothing came of it, or the old page turned out to be nobody's. */
@@ -232,9 +250,28 @@ static enum fault_result act_copy(struct cow *cow)
 	return result;
 }
 
+/*
+ * reuse_ksm_page: a merged page that only one entry maps becomes an ordinary one. While its references are taken away
+ * nobody merges another one into it. Requires: the page lock. Returns: false: it has other references by now.
+ */
+static bool take_merged(struct cow *cow)
+{
+	struct fault *fault = cow->fault;
+
+	if (!page_freeze(cow->page, cow->facts.refcount + (fault->waited_for == cow->page)))
+		return false;
+	page_clear(cow->page, PAGE_KSM);
+	leaf_bear(fault->leaf, fault->va, cow->page);
+	page_unfreeze(cow->page, cow->facts.refcount + (fault->waited_for == cow->page));
+	return true;
+}
+
 static enum fault_result act_reuse(struct cow *cow, bool set_exclusive)
 {
 	struct fault *fault = cow->fault;
+
+	if (unlikely(cow->facts.ksm) && !take_merged(cow))
+		return act_copy(cow);
 
 	if (set_exclusive)
 		page_set(cow->page, PAGE_EXCLUSIVE);

@@ -4,6 +4,7 @@
 
 #include "base/mutate.h"
 #include "cache/shm.h"
+#include "swap/swap.h"
 
 #include <errno.h>
 
@@ -14,6 +15,7 @@ int fault_errno(enum fault_result result)
 	case FAULT_ZERO_PAGE:
 	case FAULT_RETRY:
 	case FAULT_LOCK_PAGE:
+	case FAULT_SWAP_IN:
 		return 0;
 	case FAULT_SIGSEGV:
 		return -EFAULT;
@@ -55,16 +57,27 @@ bool entry_may_upgrade(const struct ucow_mm *mm, const struct vma *vma, struct p
 	return mm->machine->policy->may_upgrade(&facts);
 }
 
-void anon_page_init(const struct ucow_mm *mm, struct vma *vma, uint64_t va, struct ucow_page *page)
+void anon_page_init(const struct ucow_mm *mm, struct vma *vma, const struct table *leaf, uint64_t va,
+		    struct ucow_page *page)
 {
 	uint32_t flags = PAGE_ANON;
 
 	if (mm->machine->policy->uses_exclusive)
 		flags |= PAGE_EXCLUSIVE;
 	page->index = vma_page_index(vma, va);
+	leaf_bear(leaf, va, page);
 	page_init_mapped(page, flags);
+	lru_add(page);
 	if (!atomic_load_explicit(&vma->has_anon, memory_order_relaxed))
 		atomic_store_explicit(&vma->has_anon, true, memory_order_relaxed);
+}
+
+void fault_unlock_page(struct fault *fault, struct ucow_page *page)
+{
+	if (unlikely(page_is(page, PAGE_SWAPCACHE)))
+		swap_unlock(machine_swap(fault->mm->machine), page);
+	else
+		page_unlock(page);
 }
 
 /* ---- empty entries ---- */
@@ -95,7 +108,7 @@ static void forget_zeros(struct fault *fault)
 /* First store to private memory: a fresh zeroed page, exclusive, dirty. */
 static enum fault_result fault_zero_fill(struct fault *fault)
 {
-	struct ucow_page *page = frame_alloc(&fault->mm->machine->frames, FRAME_ZEROED);
+	struct ucow_page *page = mm_alloc_page(fault->mm, FRAME_ZEROED);
 
 	if (!page)
 		return FAULT_OOM;
@@ -103,7 +116,7 @@ static enum fault_result fault_zero_fill(struct fault *fault)
 		page_put(page);
 		return FAULT_RETRY;
 	}
-	anon_page_init(fault->mm, fault->vma, fault->va, page);
+	anon_page_init(fault->mm, fault->vma, fault->leaf, fault->va, page);
 	leaf_set(fault->leaf, fault->va, entry_permit(fault->vma, pte_mkdirty(pte_make_anon(page)), true));
 	table_unlock(fault->leaf);
 	forget_zeros(fault);
@@ -124,12 +137,30 @@ static enum fault_result fault_zero_page(struct fault *fault)
 	return FAULT_DONE;
 }
 
+/* The page of the object, made and charged to this space if it is not there yet. */
+static int shared_page(struct fault *fault, struct ucow_page **page)
+{
+	struct shm *shm = fault->vma->object;
+	uint64_t index = vma_page_index(fault->vma, fault->va);
+	int error = shm_find(shm, index, page);
+	struct ucow_page *made;
+
+	if (error != -ENOENT)
+		return error;
+	made = mm_alloc_page(fault->mm, FRAME_ZEROED);
+	if (!made)
+		return -ENOMEM;
+	fault_count(fault, UCOW_COUNTER_ZERO_FILL);
+	*page = shm_insert(shm, index, made);
+	return 0;
+}
+
 /* Shared memory without dirty tracking is mapped as the mapping permits, whatever the access (B.8). */
 static enum fault_result fault_shared(struct fault *fault)
 {
 	struct ucow_page *page;
 	struct pte pte;
-	int error = shm_page(fault->vma->object, vma_page_index(fault->vma, fault->va), &page);
+	int error = shared_page(fault, &page);
 
 	if (error)
 		return error == -ENXIO ? FAULT_SIGBUS : FAULT_OOM;
@@ -208,6 +239,8 @@ static enum fault_result dispatch(struct fault *fault)
 
 	if (pte_is_none(fault->pte))
 		return fault_empty(fault);
+	if (unlikely(pte_is_swap(fault->pte)))
+		return fault_swap(fault);
 	if (pte_is_protnone(fault->pte) && vma_is_accessible(fault->vma))
 		return fault_numa(fault);
 	if (!wants_more)
@@ -237,6 +270,7 @@ static void count_result(struct fault *fault, enum fault_result result)
 	case FAULT_OVER_LIMIT:
 	case FAULT_RETRY:
 	case FAULT_LOCK_PAGE:
+	case FAULT_SWAP_IN:
 		break;
 	}
 }
@@ -256,7 +290,7 @@ static bool reads_shared_emptiness(const struct fault *fault, const struct walk 
 	return !walk->leaf || pte_is_none(leaf_get(walk->leaf, fault->va));
 }
 
-/* A load from what is there changes no entry but for its accessed bit, which any sharer may set [rule 6]. */
+/* A load changes no entry but for its accessed bit, or by bringing its page back: all sharers may see that [rule 6]. */
 static bool needs_own_leaf(const struct fault *fault, const struct walk *walk)
 {
 	struct pte pte;
@@ -268,6 +302,8 @@ static bool needs_own_leaf(const struct fault *fault, const struct walk *walk)
 	if (fault->flags & (FAULT_WRITE | FAULT_UNSHARE))
 		return true;
 	pte = leaf_get(walk->leaf, fault->va);
+	if (pte_is_swap(pte))
+		return false;
 	return !pte_is_present(pte) || pte_is_protnone(pte);
 }
 
@@ -276,8 +312,12 @@ static enum fault_result handle_once(struct fault *fault, const struct walk *wal
 	if (reads_shared_emptiness(fault, walk))
 		return FAULT_ZERO_PAGE;
 	fault->leaf = walk->leaf;
-	if (needs_own_leaf(fault, walk) && table_own_leaf(&fault->mm->pt, fault->va, &fault->leaf))
-		return FAULT_OOM;
+	fault->is_private = walk->is_private;
+	if (needs_own_leaf(fault, walk)) {
+		if (table_own_leaf(&fault->mm->pt, fault->va, &fault->leaf))
+			return FAULT_OOM;
+		fault->is_private = true;
+	}
 	fault->pte = leaf_get(fault->leaf, fault->va);
 	return dispatch(fault);
 }
@@ -288,7 +328,8 @@ static enum fault_result handle_in_section(struct fault *fault, const struct wal
 	const struct page_table *pt = &fault->mm->pt;
 	struct walk walk;
 
-	if (hint && hint->shape == shape_read(pt))
+	fault->shape = shape_read(pt);
+	if (hint && hint->shape == fault->shape)
 		walk = hint->walk;
 	else
 		walk = table_walk_now(pt, fault->va);
@@ -300,12 +341,14 @@ static enum fault_result wait_for_page(struct fault *fault)
 {
 	struct ucow_machine *machine = fault->mm->machine;
 
-	if (machine->on_page_lock_wait && !machine->on_page_lock_wait(machine->callback_arg, fault->to_lock)) {
+	if (!fault->for_bytes && machine->on_page_lock_wait &&
+	    !machine->on_page_lock_wait(machine->callback_arg, fault->to_lock)) {
 		page_put(fault->to_lock);
 		return FAULT_BLOCKED;
 	}
+	fault->for_bytes = false;
 	fault_release_waited(fault); /* never wait for one while holding another */
-	page_lock(fault->to_lock);
+	pressure_ops.lock_page(machine, fault->to_lock);
 	fault->waited_for = fault->to_lock;
 	return FAULT_RETRY;
 }
@@ -330,8 +373,11 @@ static enum fault_result handle(struct ucow_mm *mm, struct vma *vma, uint64_t va
 		hint = NULL;
 		if (unlikely(result == FAULT_LOCK_PAGE))
 			result = wait_for_page(&fault);
+		else if (unlikely(result == FAULT_SWAP_IN))
+			result = fault_bring(&fault);
 	} while (result == FAULT_RETRY);
 	fault_release_waited(&fault);
+	fault_release_brought(&fault);
 	count_result(&fault, result);
 	return result;
 }

@@ -32,6 +32,7 @@ enum fault_result {
 	FAULT_OVER_LIMIT,
 	FAULT_RETRY,     /* internal: the entry changed under us */
 	FAULT_LOCK_PAGE, /* internal: the page's lock is to be waited for */
+	FAULT_SWAP_IN,   /* internal: the page is to be read from swap */
 };
 
 /*
@@ -62,7 +63,17 @@ struct pte entry_permit(const struct vma *vma, struct pte pte, bool write);
 /* entry_may_upgrade - whether @pte of @vma may become writable without a fault (B.6). Requires: the leaf's lock. */
 bool entry_may_upgrade(const struct ucow_mm *mm, const struct vma *vma, struct pte pte);
 
-/* anon_page_init - turn a fresh frame into a mapped anon page of @vma at @va; its reference is the mapping's. */
-void anon_page_init(const struct ucow_mm *mm, struct vma *vma, uint64_t va, struct ucow_page *page);
+/*
+ * mapping_let_go - an entry of the space has stopped showing @page, and the bump has been made; its mapping and its
+ * reference go, the reference when no cpu of the space reads the page any more. Returns: whether no entry maps it.
+ */
+bool mapping_let_go(struct ucow_mm *mm, struct ucow_page *page);
+
+/*
+ * anon_page_init - turn a fresh frame into a mapped anon page of @vma, born in @leaf at @va; its reference is the
+ * mapping's. Requires: the lock of @leaf, or that nobody else knows it.
+ */
+void anon_page_init(const struct ucow_mm *mm, struct vma *vma, const struct table *leaf, uint64_t va,
+		    struct ucow_page *page);
 
 #endif

@@ -14,6 +14,10 @@ struct fault {
 	struct pte pte;               /* as classified; acted upon only if still so under the leaf's lock */
 	struct ucow_page *waited_for; /* its lock was waited for and is held, with a reference; else NULL */
 	struct ucow_page *to_lock;    /* with FAULT_LOCK_PAGE: which page, with a reference */
+	bool for_bytes;               /* with FAULT_LOCK_PAGE: until these have come or gone; not for a decision */
+	struct ucow_page *brought;    /* read from swap for this fault, with a reference; else NULL */
+	bool is_private;              /* the path to the leaf */
+	uint64_t shape;               /* read before the walk */
 };
 
 static inline void fault_count(struct fault *fault, enum ucow_counter counter)
@@ -22,13 +26,20 @@ static inline void fault_count(struct fault *fault, enum ucow_counter counter)
 }
 
 bool fault_relock(struct fault *fault);
+/* fault_unlock_page - page_unlock, of a page that may be in the swap cache. */
+void fault_unlock_page(struct fault *fault, struct ucow_page *page);
+
+/* fault_swap - a swap entry. fault_bring - read its page, outside of any section. */
+enum fault_result fault_swap(struct fault *fault);
+enum fault_result fault_bring(struct fault *fault);
+void fault_release_brought(struct fault *fault);
 
 /* fault_release_waited - give up the page lock that was waited for, if any. */
 static inline void fault_release_waited(struct fault *fault)
 {
 	if (!fault->waited_for)
 		return;
-	page_unlock(fault->waited_for);
+	fault_unlock_page(fault, fault->waited_for);
 	page_put(fault->waited_for);
 	fault->waited_for = NULL;
 }

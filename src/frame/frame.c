@@ -281,12 +281,20 @@ struct ucow_page *frame_alloc(struct frame_pool *pool, enum frame_want want)
 	if (want == FRAME_ZEROED && !(flags & PAGE_ZEROED) && !MUTATED(SKIP_ZEROING))
 		memset(page_bytes(page), 0, UCOW_PAGE_SIZE);
 	atomic_store_explicit(&page->flags, 0, memory_order_relaxed);
-	atomic_store_explicit(&page->word, 1, memory_order_relaxed);
 	page->mapping = NULL;
+	/* Release: who gets a reference to what he knew of before finds that it is something else now. */
+	atomic_store_explicit(&page->word, 1, memory_order_release);
 	return page;
 }
 
 void page_free(struct ucow_page *page)
+{
+	if (unlikely(page_is(page, PAGE_LRU | PAGE_BATCHED)) && !lru_forget(page))
+		return;
+	page_free_now(page);
+}
+
+void page_free_now(struct ucow_page *page)
 {
 	struct frame_pool *pool = page_pool(page);
 	struct frame_cache *cache = &pool->caches[thread_slot()];
@@ -294,6 +302,11 @@ void page_free(struct ucow_page *page)
 
 	UCOW_BUG_ON(page_mapcount(page) || page_pincount(page) || page_is(page, PAGE_ZERO | PAGE_FREE | PAGE_CACHED));
 	hook_step(HOOK_STORE, page_bytes(page)); /* what a late reader finds is poison, or somebody else's */
+	if (unlikely(page->memcg)) {
+		if (!MUTATED(FORGET_UNCHARGE))
+			pool->uncharge(pool, page->memcg);
+		page->memcg = 0;
+	}
 	atomic_store_explicit(&page->word, 0, memory_order_relaxed);
 	atomic_store_explicit(&page->flags, PAGE_CACHED, memory_order_relaxed);
 	if (unlikely(pool->poison))
@@ -317,17 +330,34 @@ void page_copy(void *to, const void *from)
 	for (size_t i = 0; i < UCOW_PAGE_SIZE / sizeof(uint64_t); i++)
 		((uint64_t *)to)[i] = __atomic_load_n((const uint64_t *)from + i, __ATOMIC_RELAXED);
 }
+
+bool page_equals(const void *a, const void *b)
+{
+	bool same = true;
+
+	for (size_t i = 0; i < UCOW_PAGE_SIZE / sizeof(uint64_t) && same; i++)
+		same = __atomic_load_n((const uint64_t *)a + i, __ATOMIC_RELAXED) ==
+		       __atomic_load_n((const uint64_t *)b + i, __ATOMIC_RELAXED);
+	return same;
+}
 #else
 void page_copy(void *to, const void *from)
 {
 	hook_step(HOOK_LOAD, from);
 	memcpy(to, from, UCOW_PAGE_SIZE);
 }
+
+bool page_equals(const void *a, const void *b)
+{
+	hook_step(HOOK_LOAD, a);
+	return !memcmp(a, b, UCOW_PAGE_SIZE);
+}
 #endif
 
 int page_try_get(struct ucow_page *page)
 {
-	uint64_t before = atomic_load_explicit(&page->word, memory_order_relaxed);
+	/* Acquire: who finds the page gone sees what its last user did before. */
+	uint64_t before = atomic_load_explicit(&page->word, memory_order_acquire);
 
 	do {
 		if ((before & PAGE_REF_MASK) == 0)
@@ -338,16 +368,41 @@ int page_try_get(struct ucow_page *page)
 	return 0;
 }
 
+bool page_freeze(struct ucow_page *page, uint32_t expected)
+{
+	uint64_t before = atomic_load_explicit(&page->word, memory_order_relaxed);
+
+	do {
+		if ((before & PAGE_REF_MASK) != expected || page_pincount(page))
+			return false;
+	} while (!atomic_compare_exchange_weak(&page->word, &before, before - expected));
+	return true;
+}
+
 /* ---- page lock ---- */
 
-void page_lock(struct ucow_page *page)
+bool page_lock_unless(struct ucow_page *page, uint32_t flag)
 {
 	while (!page_trylock(page)) {
 		uint32_t flags = atomic_fetch_or(&page->flags, PAGE_WAITERS) | PAGE_WAITERS;
 
+		if (flags & flag)
+			return false;
 		if (flags & PAGE_LOCKED)
 			futex_wait(&page->flags, flags);
 	}
+	return true;
+}
+
+void page_lock(struct ucow_page *page)
+{
+	(void)page_lock_unless(page, 0);
+}
+
+void page_set_and_wake(struct ucow_page *page, uint32_t flag)
+{
+	if (atomic_fetch_or(&page->flags, flag) & PAGE_WAITERS)
+		futex_wake(&page->flags);
 }
 
 void page_unlock(struct ucow_page *page)

@@ -31,16 +31,23 @@ enum page_flag {
 	PAGE_WRITEBACK = 1u << 8,
 	PAGE_HEAD = 1u << 9,
 	PAGE_TAIL = 1u << 10,
-	PAGE_LAZYFREE = 1u << 11, /* contents may be dropped while the entry is clean (MADV_FREE) */
-	PAGE_ZERO = 1u << 12,     /* the shared zero page: no counts of any kind */
-	PAGE_FREE = 1u << 13,     /* head of a free block in the buddy lists */
-	PAGE_ZEROED = 1u << 14,   /* free, and all bytes are known to be zero */
-	PAGE_CACHED = 1u << 15,   /* free, in a per-thread cache */
-	PAGE_WAITERS = 1u << 16,  /* somebody sleeps for the page lock */
+	PAGE_LAZYFREE = 1u << 11,  /* contents may be dropped while the entry is clean (MADV_FREE) */
+	PAGE_ZERO = 1u << 12,      /* the shared zero page: no counts of any kind */
+	PAGE_FREE = 1u << 13,      /* head of a free block in the buddy lists */
+	PAGE_ZEROED = 1u << 14,    /* free, and all bytes are known to be zero */
+	PAGE_CACHED = 1u << 15,    /* free, in a per-thread cache */
+	PAGE_WAITERS = 1u << 16,   /* somebody sleeps for the page lock */
+	PAGE_ACTIVE = 1u << 17,    /* LRU: on the active list, or to go there */
+	PAGE_BATCHED = 1u << 18,   /* LRU: in a batch, not on a list yet */
+	PAGE_DYING = 1u << 19,     /* nobody refers to it; whoever takes it out of its batch frees it */
+	PAGE_READAHEAD = 1u << 20, /* swap cache: read because a neighbour was asked for */
+	PAGE_READING = 1u << 21,   /* swap cache: its bytes are on their way; the reader holds the page lock */
+	PAGE_FAILED = 1u << 22,    /* swap cache: they could not be read */
 };
 
 /*
  * (A) atomic (O) set by the owner while nobody else can see the page (P) LOCK_PCP or LOCK_BUDDY while free
+ * (K) the page lock (R) the lock of the page's LRU lists
  *
  * `word` holds, in one atomic so that a pin is one locked operation:
  *     63            48 47            32 31                             0
@@ -55,14 +62,14 @@ struct ucow_page {
 	_Atomic uint32_t mapcount; /* (A) entries that map the page */
 	_Atomic uint32_t flags;    /* (A) enum page_flag */
 	uint16_t pool;             /* fixed: index of the pool */
-	uint16_t memcg;            /* reserved for charging */
-	uint32_t reserved;         /* room for large folios' pin count */
-	void *mapping;             /* (O) the object of a shared page; reserved for the rmap of an anon page */
+	uint16_t memcg;            /* (O) the group that it is charged to; 0: none */
+	int8_t home;               /* (O) anon: the slot that it has in its family's leaves without a shift */
+	void *mapping;             /* (O) the object of a shared page; of an anon page its family (table/table.h) */
 	uint64_t index : 48;       /* (O) page number in its object or, anon, of its first address */
 	uint64_t order : 8;        /* (P) of a free block */
 	uint64_t node : 8;         /* fixed */
-	uint64_t private_data;     /* reserved for the swap entry */
-	struct list link;          /* (P) free list; later the LRU */
+	_Atomic uint64_t entry;    /* (A) of a page in the swap cache: its slot, written under (K); else 0 */
+	struct list link;          /* (P) free list; in use: (R) LRU */
 };
 static_assert(sizeof(struct ucow_page) == 64, "the descriptor of a page takes 64 bytes");
 
@@ -90,20 +97,47 @@ struct frame_cache {
 	struct ucow_page *pages[FRAME_CACHE_PAGES];
 } __attribute__((aligned(THREAD_APART)));
 
+/* ---- LRU lists (lru.c) ---- */
+
+enum lru_list { LRU_INACTIVE, LRU_ACTIVE, LRU_LISTS };
+#define LRU_BATCH 31
+#define LRU_VECS  65536 /* one for each group that pages are charged to; 0: none */
+
+/* The private pages of one group, the latest first. */
+struct lruvec {
+	struct spin lock;                   /* LOCK_LRU */
+	struct list lists[LRU_LISTS];       /* (R) */
+	_Atomic uint64_t npages[LRU_LISTS]; /* (R) to write */
+};
+
+/* New pages of one thread slot, on their way to their lists. */
+struct lru_batch {
+	struct spin lock; /* LOCK_BATCH; guards the rest */
+	unsigned count;
+	struct ucow_page *pages[LRU_BATCH];
+	struct list dead; /* while it is being drained */
+} __attribute__((aligned(THREAD_APART)));
+
+struct lru {
+	struct lru_batch batches[THREAD_SLOTS];
+	_Atomic(struct lruvec *) vecs[LRU_VECS]; /* by group */
+};
+
 struct pin_account;
 struct pin_shares;
 #define FRAME_PIN_BUCKETS 1024
 
 struct frame_pool {
-	char *ram;                   /* fixed: host address of frame 0, 2 MiB aligned */
-	struct ucow_page *pages;     /* fixed: descriptors */
-	uint64_t npages;             /* fixed: maximum, a multiple of FRAME_BLOCK_PAGES */
-	uint16_t id;                 /* fixed: index into frame_pools */
-	bool poison;                 /* fixed */
-	bool keep;                   /* fixed: never give blocks back */
-	struct ucow_page *zero_page; /* fixed */
-	struct inject *inject;       /* fixed: the machine's */
-	struct counters *counters;   /* fixed: the machine's */
+	char *ram;                                             /* fixed: host address of frame 0, 2 MiB aligned */
+	struct ucow_page *pages;                               /* fixed: descriptors */
+	uint64_t npages;                                       /* fixed: maximum, a multiple of FRAME_BLOCK_PAGES */
+	uint16_t id;                                           /* fixed: index into frame_pools */
+	bool poison;                                           /* fixed */
+	bool keep;                                             /* fixed: never give blocks back */
+	struct ucow_page *zero_page;                           /* fixed */
+	struct inject *inject;                                 /* fixed: the machine's */
+	struct counters *counters;                             /* fixed: the machine's */
+	void (*uncharge)(struct frame_pool *, uint16_t memcg); /* fixed: a page that was charged to a group is freed */
 
 	struct spin lock;                      /* LOCK_BUDDY; guards the next group */
 	struct list free[FRAME_MAX_ORDER + 1]; /* committed blocks by order */
@@ -116,6 +150,8 @@ struct frame_pool {
 	struct frame_cache caches[THREAD_SLOTS];
 	_Atomic uint32_t refiller; /* 1 + the slot that refilled its cache first */
 	_Atomic bool crowded;      /* another one has too */
+
+	_Atomic(struct lru *) lru; /* (A) NULL: nothing is ever reclaimed, and no lists are kept */
 
 	struct mutex pins_lock;        /* LOCK_PINS; guards the next group */
 	struct pin_account **accounts; /* by number */
@@ -188,8 +224,16 @@ static inline void *page_bytes(const struct ucow_page *page)
 	return pool->ram + ((uint64_t)(page - pool->pages) << UCOW_PAGE_SHIFT);
 }
 
+/* page_of_bytes - the page that has its bytes at @host. */
+static inline struct ucow_page *page_of_bytes(const struct frame_pool *pool, const void *host)
+{
+	return pfn_to_page(pool, (uint64_t)((const char *)host - pool->ram) >> UCOW_PAGE_SHIFT);
+}
+
 /* page_copy - the bytes of one page, from and to host addresses. */
 void page_copy(void *to, const void *from);
+/* page_equals - whether the bytes of two pages are the same; somebody may be storing to them. */
+bool page_equals(const void *a, const void *b);
 
 static inline bool page_is(const struct ucow_page *page, enum page_flag flag)
 {
@@ -210,6 +254,15 @@ static inline uint32_t page_refcount(const struct ucow_page *page)
 {
 	/* Acquire: whoever dropped the other references has finished with the bytes. */
 	return (uint32_t)(atomic_load_explicit(&page->word, memory_order_acquire) & PAGE_REF_MASK);
+}
+
+/*
+ * page_refcount_settled - read by a locked operation: whoever takes a reference later sees what the caller stored
+ * before, a cleared entry for instance, and whoever took one earlier is counted.
+ */
+static inline uint32_t page_refcount_settled(struct ucow_page *page)
+{
+	return (uint32_t)(atomic_fetch_add(&page->word, 0) & PAGE_REF_MASK);
 }
 
 static inline uint32_t page_mapcount(const struct ucow_page *page)
@@ -243,7 +296,19 @@ static inline void page_get(struct ucow_page *page)
  */
 int page_try_get(struct ucow_page *page);
 
+/*
+ * page_freeze - take all references away, if there are @expected and no pins: page_try_get fails meanwhile.
+ * Returns: whether it did; page_unfreeze gives them back, or page_free follows.
+ */
+bool page_freeze(struct ucow_page *page, uint32_t expected);
+static inline void page_unfreeze(struct ucow_page *page, uint32_t references)
+{
+	atomic_fetch_add_explicit(&page->word, references, memory_order_release);
+}
+
 void page_free(struct ucow_page *page);
+/* page_free_now - the end of page_free: the frame is free. Requires: no reference, on no list. */
+void page_free_now(struct ucow_page *page);
 
 /* page_put - one reference less; the last one frees the frame. */
 static inline void page_put(struct ucow_page *page)
@@ -297,7 +362,48 @@ static inline bool page_trylock(struct ucow_page *page)
 
 /* page_lock - wait for the lock. Requires: no spin lock held, a reference on @page. */
 void page_lock(struct ucow_page *page);
+/*
+ * page_lock_unless - page_lock, but for pages that have @flag, or get it while it waits. Returns: whether it has the
+ * lock. page_set_and_wake - set @flag, of a locked page, and let such waiters know.
+ */
+bool page_lock_unless(struct ucow_page *page, uint32_t flag);
+void page_set_and_wake(struct ucow_page *page, uint32_t flag);
 void page_unlock(struct ucow_page *page);
+
+/* ---- LRU lists (lru.c) ---- */
+
+/* lru_create - with lists for pages of no group. lru_vec_create - and for those of group @memcg. Returns: NULL;
+ * -ENOMEM. */
+struct lru *lru_create(void);
+int lru_vec_create(struct lru *lru, uint16_t memcg);
+void lru_destroy(struct lru *lru);
+/* lru_vec_open - lru_vec_create, if the pool keeps lists. Returns: 0; -ENOMEM. */
+int lru_vec_open(struct frame_pool *pool, uint16_t memcg);
+/* lru_close - no lists any more. Requires: no page on one. NULL is allowed. */
+void lru_close(struct frame_pool *pool);
+uint64_t lru_count(const struct frame_pool *pool, uint16_t memcg, enum lru_list list);
+
+void lru_add_slow(struct ucow_page *page);
+/* lru_add - a new private page; soon on its group's list. Requires: it is on none. */
+static inline void lru_add(struct ucow_page *page)
+{
+	if (unlikely(page_pool(page)->lru))
+		lru_add_slow(page);
+}
+/* lru_drain - what waits in batches goes to its lists. Returns: how many frames came free. Pools without lists: 0. */
+uint64_t lru_drain(struct frame_pool *pool);
+/* lru_forget - the last reference of a page has gone. Returns: false: it will be freed with the batch that it is in. */
+bool lru_forget(struct ucow_page *page);
+
+/* lru_isolate - up to @n of the oldest pages of a list, off it and with a reference each. Returns: how many. */
+unsigned lru_isolate(struct frame_pool *pool, uint16_t memcg, enum lru_list list, struct ucow_page **pages, unsigned n);
+/* lru_isolate_page - the same for one page that the caller has a reference to. Returns: whether it was on a list. */
+bool lru_isolate_page(struct ucow_page *page);
+enum lru_end { LRU_NEWEST, LRU_OLDEST };
+/* lru_put_back - an isolated page to the list that PAGE_ACTIVE names; the reference goes. */
+void lru_put_back(struct ucow_page *page, enum lru_end end);
+/* lru_check - [INV-LRU-1] Returns: NULL or what is wrong. Requires: nothing changes meanwhile. */
+const char *lru_check(const struct frame_pool *pool);
 
 /* ---- pins (pins.c) ---- */
 

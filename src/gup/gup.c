@@ -328,7 +328,6 @@ static int step(struct gup *gup)
 
 static int run(struct gup *gup)
 {
-	struct epoch *epoch = &gup->mm->machine->epoch;
 	unsigned tries = 0;
 	int error;
 
@@ -344,9 +343,9 @@ static int run(struct gup *gup)
 		while (!error && gup->done < gup->npages)
 			error = step(gup);
 		rwlock_read_unlock(&gup->mm->mmap_lock);
-		epoch_settle(epoch);
+		epoch_settle(&gup->mm->machine->epoch);
 	} while ((unlikely(gup->over_limit) && !group_make_room(gup->mm->group, 1)) ||
-		 (unlikely(error == -ENOMEM) && epoch_relieve(epoch, &tries)));
+		 (unlikely(error == -ENOMEM) && space_relieve(gup->mm, &tries)));
 	return gup->done || wants(gup, UCOW_FOLL_FAST_ONLY) ? 0 : error;
 }
 
@@ -483,7 +482,7 @@ static int access_page(struct ucow_mm *mm, uint64_t va, char *buffer, size_t nby
 		rwlock_read_unlock(&mm->mmap_lock);
 		epoch_settle(epoch);
 	} while ((unlikely(gup.over_limit) && !group_make_room(mm->group, 1)) ||
-		 (unlikely(error == -ENOMEM) && epoch_relieve(epoch, &tries)));
+		 (unlikely(error == -ENOMEM) && space_relieve(mm, &tries)));
 	return error;
 }
 

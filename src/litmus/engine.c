@@ -89,14 +89,14 @@ int engine_access_outcome(int error)
 {
 	if (error == -EFAULT || error == -EACCES) /* no mapping, no permission; a snapshot */
 		return LITMUS_SIGSEGV;
-	if (error == -ENXIO)
+	if (error == -ENXIO || error == -EIO) /* nothing behind the mapping; what was swapped out cannot be read */
 		return LITMUS_SIGBUS;
 	return -error;
 }
 
 /* ---- what is built ---- */
 
-#define SUPPORTED_NEEDS (NEED_RO_LONGTERM | NEED_DIRECT_IO | NEED_SNAPSHOT)
+#define SUPPORTED_NEEDS (NEED_RO_LONGTERM | NEED_DIRECT_IO | NEED_SNAPSHOT | NEED_SWAP | NEED_KSM | NEED_CGROUP)
 
 /* Statements without an entry are not built yet. */
 static engine_run *const statements[STMT_KIND_COUNT] = {
@@ -125,7 +125,14 @@ static engine_run *const statements[STMT_KIND_COUNT] = {
 	[STMT_SYNC] = engine_sync,
 	[STMT_TRUNCATE] = engine_truncate,
 	[STMT_NUMA_HINT] = engine_numa_hint,
+	[STMT_KSM_MERGE] = engine_ksm_merge,
+	[STMT_RECLAIM] = engine_reclaim,
+	[STMT_SWAPOFF] = engine_swapoff,
+	[STMT_CGROUP] = engine_cgroup,
+	[STMT_JOIN] = engine_join,
 	[STMT_INJECT_ALLOC] = engine_inject,
+	[STMT_INJECT_READ] = engine_inject_io,
+	[STMT_INJECT_WRITE] = engine_inject_io,
 	[STMT_LOCK] = engine_lock,
 	[STMT_UNLOCK] = engine_unlock,
 	[STMT_CHECK_READS] = engine_check_reads,
@@ -136,6 +143,7 @@ static engine_run *const statements[STMT_KIND_COUNT] = {
 	[STMT_CHECK_SAME] = engine_check_same,
 	[STMT_CHECK_MAPCOUNT] = engine_check_mapcount,
 	[STMT_CHECK_RSS] = engine_check_rss,
+	[STMT_CHECK_USAGE] = engine_check_usage,
 	[STMT_CHECK_COUNT] = engine_check_count,
 };
 
@@ -154,8 +162,6 @@ static bool stmt_unsupported(const struct stmt *stmt, char *why, size_t size)
 		snprintf(why, size, "engine: line %u: this advice is not built yet", stmt->loc.line);
 	else if (stmt->kind == STMT_MAP && (stmt->file >= 0 || stmt->options & (MAP_OPT_HUGE | MAP_OPT_HUGETLB)))
 		snprintf(why, size, "engine: line %u: this mapping is not built yet", stmt->loc.line);
-	else if (stmt->kind == STMT_FORK && stmt->cgroup >= 0)
-		snprintf(why, size, "engine: cgroup not built yet");
 	else
 		return false;
 	return true;

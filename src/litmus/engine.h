@@ -40,7 +40,8 @@ union engine_object {
 	struct engine_process process;
 	struct engine_handle handle;
 	struct engine_file file;
-	uint64_t va; /* regions; 0: not mapped yet */
+	struct ucow_memcg *group; /* NULL: not made yet */
+	uint64_t va;              /* regions; 0: not mapped yet */
 };
 
 /* A `parallel` block while its lanes run, and one of them (engine_lanes.c). */
@@ -121,7 +122,7 @@ int engine_outcome(int error);
 /* engine_access_outcome - the same for loads and stores: signals. */
 int engine_access_outcome(int error);
 
-/* ---- statements, by theme: engine_space.c, engine_device.c, engine_check.c ---- */
+/* ---- statements, by theme: engine_space.c, engine_device.c, engine_pressure.c, engine_check.c ---- */
 
 typedef int engine_run(struct engine *engine, const struct stmt *stmt);
 
@@ -130,9 +131,20 @@ engine_run engine_map, engine_unmap, engine_protect, engine_move, engine_advise,
 engine_run engine_pin, engine_get, engine_device_write, engine_unpin, engine_put, engine_splice, engine_direct_out,
 	engine_direct_in, engine_poke, engine_remote_write, engine_define_file, engine_sync, engine_truncate,
 	engine_lock, engine_unlock;
+engine_run engine_reclaim, engine_swapoff, engine_ksm_merge, engine_cgroup, engine_join, engine_inject_io;
 engine_run engine_peek, engine_check_reads, engine_check_handle_reads, engine_check_file_reads, engine_check_pages,
-	engine_check_flag, engine_check_same, engine_check_mapcount, engine_check_rss, engine_check_count;
+	engine_check_flag, engine_check_same, engine_check_mapcount, engine_check_rss, engine_check_count,
+	engine_check_usage;
 
+/* engine_begin_pressure - the swap device and the merging that the test asks for. Returns: as engine_begin. */
+bool engine_begin_pressure(struct engine *engine);
+/* engine_left_behind - called by engine_settle for whatever is not given back: what was seen, in words. */
+typedef void engine_left_behind(struct engine *engine, const char *what);
+/*
+ * engine_settle_pressure - when every process has left: report what groups are still charged and what swap still
+ * holds, and give up the groups.
+ */
+void engine_settle_pressure(struct engine *engine, engine_left_behind *left_behind);
 /* engine_advice - the engine's word for @advice. Returns: whether it has one. */
 bool engine_advice(enum litmus_advice advice, enum ucow_advice *word);
 /* engine_exit_process - drop this thread's cpu and the space of process @name. */

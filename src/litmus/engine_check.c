@@ -165,6 +165,18 @@ int engine_check_rss(struct engine *engine, const struct stmt *stmt)
 	return 0;
 }
 
+int engine_check_usage(struct engine *engine, const struct stmt *stmt)
+{
+	struct ucow_memcg *group = engine->objects[stmt->cgroup].group;
+	struct ucow_memcg_stat stat;
+
+	if (!group)
+		return 0;
+	ucow_memcg_stat(group, &stat);
+	compare_number(engine, stmt, "", stat.usage);
+	return 0;
+}
+
 static uint64_t sum_counters(const struct engine *engine, const enum ucow_counter *counters, size_t ncounters)
 {
 	uint64_t sum = 0;

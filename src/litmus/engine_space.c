@@ -113,6 +113,10 @@ bool engine_advice(enum litmus_advice advice, enum ucow_advice *word)
 		[ADVICE_KEEPONFORK] = {true, UCOW_MADV_KEEPONFORK},
 		[ADVICE_DONTNEED] = {true, UCOW_MADV_DONTNEED},
 		[ADVICE_FREE] = {true, UCOW_MADV_FREE},
+		[ADVICE_COLD] = {true, UCOW_MADV_COLD},
+		[ADVICE_PAGEOUT] = {true, UCOW_MADV_PAGEOUT},
+		[ADVICE_MERGEABLE] = {true, UCOW_MADV_MERGEABLE},
+		[ADVICE_UNMERGEABLE] = {true, UCOW_MADV_UNMERGEABLE},
 		[ADVICE_POPULATE_READ] = {true, UCOW_MADV_POPULATE_READ},
 		[ADVICE_POPULATE_WRITE] = {true, UCOW_MADV_POPULATE_WRITE},
 	};
@@ -158,6 +162,13 @@ int engine_read(struct engine *engine, const struct stmt *stmt)
 	return engine_access_outcome(error);
 }
 
+static int fork_one(struct engine *engine, const struct stmt *stmt, struct ucow_mm *parent, struct ucow_mm **child)
+{
+	if (stmt->cgroup < 0)
+		return ucow_fork(parent, child);
+	return ucow_fork_into(parent, engine->objects[stmt->cgroup].group, child);
+}
+
 /* All children or none. */
 int engine_fork(struct engine *engine, const struct stmt *stmt)
 {
@@ -167,7 +178,7 @@ int engine_fork(struct engine *engine, const struct stmt *stmt)
 	uint64_t n;
 
 	for (n = 0; parent && n < stmt->count; n++) {
-		error = ucow_fork(parent->mm, &children[n].process.mm);
+		error = fork_one(engine, stmt, parent->mm, &children[n].process.mm);
 		if (error)
 			break;
 	}

@@ -62,6 +62,7 @@ struct fuzz_page {
 	bool zero; /* maps the zero page */
 	bool exclusive;
 	bool wp;
+	bool swapped; /* on a swap device: its bytes are not looked at, which would bring it back */
 	uint32_t mapcount;
 	uint64_t frame; /* in the subject's own numbers; 0: none */
 	uint8_t bytes[FUZZ_WINDOW];

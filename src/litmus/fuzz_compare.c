@@ -170,6 +170,9 @@ static bool differ_in_page(struct comparison *c, int process, int page)
 	if (c->sees & FUZZ_SEES_MAPPED && (differ_in_flag(c, "mapped", process, page, a->mapped, b->mapped) ||
 					   differ_in_flag(c, "readable", process, page, a->has_bytes, b->has_bytes)))
 		return true;
+	/* Who swaps what, and when, is nobody's promise. */
+	if (a->swapped || b->swapped)
+		return false;
 	if (c->sees & FUZZ_SEES_BYTES && a->has_bytes && b->has_bytes &&
 	    differ_in_bytes(c, process, page, -1, a->bytes, b->bytes))
 		return true;

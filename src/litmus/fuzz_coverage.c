@@ -9,10 +9,14 @@
 /* ---- kinds ---- */
 
 /* An operation is called as its statement is; of two kinds of one name the first is meant. */
-static unsigned find_kind(enum stmt_kind kind)
+static unsigned find_kind(const struct stmt *stmt)
 {
-	const char *name = litmus_stmt_name(kind);
+	const char *name = litmus_stmt_name(stmt->kind);
 
+	if (stmt->kind == STMT_ADVISE && (stmt->advice == ADVICE_PAGEOUT || stmt->advice == ADVICE_COLD))
+		return FUZZ_OP_PAGEOUT;
+	if (stmt->kind == STMT_ADVISE && (stmt->advice == ADVICE_MERGEABLE || stmt->advice == ADVICE_UNMERGEABLE))
+		return FUZZ_OP_MERGEABLE;
 	for (unsigned op = 0; op < FUZZ_OP_KINDS; op++)
 		if (!strcmp(fuzz_op_name((enum fuzz_op_kind)op), name))
 			return op;
@@ -75,6 +79,14 @@ static void own_region(struct tracker *t, int region, unsigned process)
 			t->owned[i] |= (uint16_t)(1u << process);
 }
 
+/* reclaim, swapoff, ksm merge: whatever somebody has mapped. */
+static void touch_machine(struct tracker *t, unsigned kind)
+{
+	for (unsigned i = 0; i < t->test->layout.npages; i++)
+		if (t->owned[i])
+			touch(t, i, kind);
+}
+
 /* fork, snapshot, exit */
 static void touch_process(struct tracker *t, const struct stmt *stmt, unsigned kind)
 {
@@ -95,7 +107,7 @@ static void touch_process(struct tracker *t, const struct stmt *stmt, unsigned k
 static void count_stmt(struct tracker *t, const struct stmt *stmt)
 {
 	const struct name *name = stmt->name < 0 ? NULL : &t->test->litmus->names[stmt->name];
-	unsigned kind = find_kind(stmt->kind);
+	unsigned kind = find_kind(stmt);
 
 	if (kind == NOTHING)
 		return;
@@ -103,6 +115,8 @@ static void count_stmt(struct tracker *t, const struct stmt *stmt)
 		touch_process(t, stmt, kind);
 		return;
 	}
+	if (stmt->kind == STMT_RECLAIM || stmt->kind == STMT_SWAPOFF || stmt->kind == STMT_KSM_MERGE)
+		touch_machine(t, kind);
 	if (stmt->place.region >= 0)
 		touch_range(t, stmt->place.region, stmt->place.first, stmt->place.npages, kind);
 	if (stmt->handle >= 0) {

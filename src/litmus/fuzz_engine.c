@@ -30,6 +30,7 @@ struct subject {
 	const struct stmt *volatile at[1];
 	const struct fuzz_test *test;
 	const char *ram; /* where frame 0 lies */
+	bool is_last;    /* the statement is the test's last one */
 	union engine_object objects[FUZZ_PROCESSES + FUZZ_PAGES + FUZZ_HANDLES + FUZZ_FILES];
 	struct ucow_cpu *cpus[FUZZ_PROCESSES + FUZZ_PAGES + FUZZ_HANDLES + FUZZ_FILES];
 };
@@ -90,6 +91,7 @@ static void look_at_entry(struct subject *s, struct ucow_mm *mm, uint64_t va, st
 	page->zero = info.zero_page;
 	page->exclusive = info.exclusive && !info.zero_page;
 	page->wp = info.uffd_wp;
+	page->swapped = info.swapped;
 	page->mapcount = info.zero_page ? 0 : info.mapcount;
 	page->frame = info.present && !info.special ? info.pfn + 1 : 0;
 	if (!info.mapped || page->shared || s->test->looks)
@@ -101,12 +103,20 @@ static void look_at_entry(struct subject *s, struct ucow_mm *mm, uint64_t va, st
 		memset(page->bytes, 0, FUZZ_WINDOW);
 }
 
+/* What lies on a swap device is brought back at the end only: else no page would ever stay there. */
+static void bring_back(struct subject *s, int name, uint64_t va, struct fuzz_page *page)
+{
+	if (page->swapped && s->is_last && load_window(s, name, va, page->bytes))
+		look_at_entry(s, s->objects[name].process.mm, va, page);
+}
+
 static void look_at_page(struct subject *s, unsigned process, unsigned number, struct fuzz_page *page)
 {
 	int name = s->test->layout.process[process];
 	uint64_t va = page_va(s, number);
 
 	page->mapped = page->has_bytes = page->present = page->zero = page->exclusive = page->wp = false;
+	page->swapped = false;
 	page->frame = page->mapcount = 0;
 	page->shared = is_shared_region(s->test->litmus, s->test->layout.page[number].region);
 	if (!va)
@@ -114,6 +124,7 @@ static void look_at_page(struct subject *s, unsigned process, unsigned number, s
 	if (page->shared || s->test->looks)
 		page->has_bytes = load_window(s, name, va, page->bytes);
 	look_at_entry(s, s->objects[name].process.mm, va, page);
+	bring_back(s, name, va, page);
 }
 
 static void look_at_handle(struct subject *s, unsigned number, struct fuzz_held *held)
@@ -182,6 +193,8 @@ static int begin(struct fuzz_subject *subject, const struct fuzz_test *test, cha
 	};
 	engine_set_current(&s->engine);
 	ucow_machine_stat(machine, &s->engine.fresh);
+	if (!engine_begin_pressure(&s->engine))
+		return wrong("no swap", s->result.reason, why, size);
 	error = ucow_mm_create(machine, &s->objects[0].process.mm);
 	return error ? wrong("no first process", litmus_error_name(-error), why, size) : 0;
 }
@@ -208,6 +221,7 @@ static int step(struct fuzz_subject *subject, size_t i, struct fuzz_view *view, 
 	view->faults = stmt->kind == STMT_READ || stmt->kind == STMT_WRITE ? (unsigned)faults : UINT_MAX;
 	view->pages_taken = takes && !view->outcome ? handle->npages : 0;
 	view->undefined = false;
+	s->is_last = i + 1 == s->test->litmus->nstmts;
 	if (s->result.verdict != VERDICT_PASS)
 		return wrong("the runner", s->result.reason, why, size);
 	ucow_machine_synchronize(s->engine.machine);
@@ -247,6 +261,21 @@ static int make_machine(struct subject *s)
 
 static int find_ram(struct subject *s);
 
+static void left_behind(struct engine *engine, const char *what)
+{
+	run_result_error(engine->result, NULL, "left behind: %s", what);
+}
+
+/* Slots are counted, and the device goes: the next test has its own, or none. */
+static int settle_swap(struct subject *s, char *why, size_t size)
+{
+	s->result = (struct run_result){0};
+	engine_settle_pressure(&s->engine, left_behind);
+	if (engine_swapoff(&s->engine, NULL))
+		return wrong("swapoff", "failed at the end", why, size);
+	return s->result.verdict == VERDICT_PASS ? 0 : wrong("the end", s->result.reason, why, size);
+}
+
 static int end(struct fuzz_subject *subject, char *why, size_t size)
 {
 	struct subject *s = own(subject);
@@ -256,6 +285,8 @@ static int end(struct fuzz_subject *subject, char *why, size_t size)
 	ucow_machine_synchronize(s->engine.machine);
 	if (!error)
 		error = check_machine(s, why, size);
+	if (!error)
+		error = settle_swap(s, why, size);
 	if (!error)
 		error = check_balance(s, why, size);
 	for (size_t i = 0; i < s->test->litmus->nnames; i++)

@@ -143,6 +143,13 @@ static int do_move(struct doing *d)
 	return 0;
 }
 
+/* Where a page lies changes nothing of what it holds. */
+static bool presses(enum litmus_advice advice)
+{
+	return advice == ADVICE_PAGEOUT || advice == ADVICE_COLD || advice == ADVICE_MERGEABLE ||
+	       advice == ADVICE_UNMERGEABLE;
+}
+
 static int do_advise(struct doing *d)
 {
 	static const struct {
@@ -159,10 +166,12 @@ static int do_advise(struct doing *d)
 		[ADVICE_POPULATE_WRITE] = {true, MODEL_POPULATE_WRITE},
 	};
 
-	if (!words[d->stmt->advice].known)
-		return -EOPNOTSUPP;
 	if (refuses(d))
 		return EACCES;
+	if (presses(d->stmt->advice))
+		return -model_covered(d->space, d->vpn, d->npages);
+	if (!words[d->stmt->advice].known)
+		return -EOPNOTSUPP;
 	return -model_madvise(&d->s->model, d->process, d->vpn, d->npages, words[d->stmt->advice].advice);
 }
 
@@ -311,6 +320,13 @@ static int do_nothing(struct doing *d)
 	return 0;
 }
 
+/* Any page may be a merged one now, which a store replaces: a plain reference taken before that sees no store. */
+static int do_merge(struct doing *d)
+{
+	memset(d->s->stored, 0, sizeof(d->s->stored));
+	return 0;
+}
+
 /* Between the bytes of handle @spare, which are those of the place, and the file; up to its end. */
 static void transfer(struct doing *d, unsigned spare, bool to_file)
 {
@@ -385,6 +401,9 @@ static flat_step *const steps[STMT_KIND_COUNT] = {
 	[STMT_FILE] = do_file,
 	[STMT_SYNC] = do_nothing,
 	[STMT_NUMA_HINT] = do_numa_hint,
+	[STMT_RECLAIM] = do_nothing,
+	[STMT_SWAPOFF] = do_nothing,
+	[STMT_KSM_MERGE] = do_merge,
 };
 
 /* ---- looking ---- */
@@ -400,6 +419,7 @@ static void take_window(uint8_t window[FUZZ_WINDOW], const uint8_t *bytes)
 static void look_at_page(const struct subject *s, const struct model_page *page, struct fuzz_page *shown)
 {
 	shown->mapped = true;
+	shown->swapped = false;
 	shown->shared = page->object;
 	shown->has_bytes = page->object || s->test->looks ? page->prot & LITMUS_PROT_R && !model_beyond_object(page)
 							  : true;

@@ -27,6 +27,11 @@ bool fuzz_op_possible(enum fuzz_op_kind kind, enum fuzz_against against)
 	return against == FUZZ_AGAINST_MODES || kinds[kind].on_kernel;
 }
 
+bool fuzz_op_presses(enum fuzz_op_kind kind)
+{
+	return kind >= FUZZ_OP_PAGEOUT && kind <= FUZZ_OP_KSM_MERGE;
+}
+
 /* ---- chance ---- */
 
 /* What a program is like as a whole. */
@@ -34,6 +39,7 @@ struct taste {
 	uint64_t state; /* of splitmix64 */
 	enum fuzz_against against;
 	bool family;
+	bool pressed;        /* memory is short */
 	unsigned spread;     /* most operations are on the first pages */
 	unsigned hot[2];     /* and most of those on these */
 	struct fuzz_op last; /* the operation before */
@@ -60,7 +66,7 @@ static bool chance(struct taste *taste, unsigned percent)
 
 static unsigned weight_of(const struct taste *taste, unsigned kind)
 {
-	if (!fuzz_op_possible(kind, taste->against))
+	if (!fuzz_op_possible(kind, taste->against) || (fuzz_op_presses(kind) && !taste->pressed))
 		return 0;
 	return taste->family ? kinds[kind].family_weight : kinds[kind].weight;
 }
@@ -153,6 +159,8 @@ void fuzz_generate(struct fuzz_program *program, uint64_t seed, unsigned nops, e
 	program->nops = nops < FUZZ_OPS_MAX ? nops : FUZZ_OPS_MAX;
 	program->looks = chance(&taste, 30);
 	taste.family = chance(&taste, 40);
+	/* Of its own chance: the others of a seed stay as they are without it. */
+	taste.pressed = against == FUZZ_AGAINST_MODES && next(&(struct taste){.state = ~seed}) & 1;
 	taste.spread = 1 + below(&taste, chance(&taste, 60) ? 4 : 8);
 	taste.hot[0] = below(&taste, taste.spread);
 	taste.hot[1] = below(&taste, taste.spread);

@@ -64,6 +64,8 @@ static int start_template(struct fuzz_kernel *kernel)
 
 	kernel->template.pid = first.participant.pid;
 	kernel->template.channel = error ? -1 : first.participant.channel;
+	if (!error)
+		error = kernel_enter_groups(&kernel->run, kernel->template.pid);
 	return -error;
 }
 
@@ -301,6 +303,7 @@ static void kernel_close(struct fuzz_subject *subject)
 
 	kernel_end(subject, (char[1]){0}, 1);
 	finish(&kernel->template);
+	kernel_close_groups(&kernel->run);
 	kernel_close_eyes(&kernel->run.eyes);
 	if (kernel->vmstat >= 0)
 		close(kernel->vmstat);
@@ -338,6 +341,7 @@ static struct fuzz_kernel *make(void)
 	kernel->scratch = mmap(NULL, KERNEL_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	kernel->run.options = &kernel->options;
 	kernel->run.result = &kernel->result;
+	kernel->run.takes_more = true;
 	pthread_mutex_init(&kernel->run.result_lock, NULL);
 	kernel_open_eyes(&kernel->run.eyes);
 	kernel->type = (struct fuzz_subject_type){
@@ -367,6 +371,8 @@ int fuzz_kernel_open(struct fuzz_subject **subject)
 	if (!kernel)
 		return -ENOMEM;
 	error = kernel->scratch == MAP_FAILED ? -ENOMEM : find_window(kernel);
+	if (!error)
+		error = -kernel_open_groups(&kernel->run);
 	if (!error)
 		error = start_template(kernel);
 	if (error) {

@@ -237,11 +237,11 @@ static int read_word(int fd, uint64_t index, uint64_t *word)
 	return got == sizeof(*word) ? 0 : got < 0 ? errno : ENODATA;
 }
 
-/* Something moves pages now and then; wait until each is where it is. */
+/* Something moves pages now and then; wait until each is where it is, in memory or on a swap device. */
 static bool settled(const struct kernel_gaze *gaze)
 {
 	for (unsigned i = 0; i < WINDOW_PAGES; i++)
-		if (gaze->entries[i] & PAGEMAP_SWAPPED)
+		if (gaze->entries[i] & PAGEMAP_SWAPPED && !kernel_is_swapped(gaze->entries[i]))
 			return false;
 	return true;
 }
@@ -350,6 +350,7 @@ static int look_at_page(struct fuzz_kernel *kernel, unsigned process, unsigned i
 	page->shared = gaze->areas[index] & AREA_SHARED;
 	page->present = gaze->entries[index] & PAGEMAP_PRESENT;
 	page->wp = gaze->entries[index] & PAGEMAP_UFFD_WP;
+	page->swapped = kernel_is_swapped(gaze->entries[index]);
 	if (page->present)
 		error = look_at_frame(kernel, gaze, index, page);
 	return error ? fuzz_kernel_fail(kernel, error, "a frame of process %s", name_of(kernel, process)) : 0;

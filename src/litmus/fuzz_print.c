@@ -34,6 +34,7 @@ struct handle {
 struct printer {
 	FILE *out;
 	enum fuzz_against against;
+	bool pressed; /* some operation is about memory that is short */
 	unsigned nprocesses, nregions, npages, nhandles, nfiles, ntexts;
 	struct process processes[FUZZ_PROCESSES];
 	struct {
@@ -328,6 +329,9 @@ static void print_advise(struct printer *pr, const struct fuzz_op *op, unsigned 
 
 	if (!choose_span(pr, op, process, 8, &span))
 		return;
+	/* Whether reclaim has dropped the contents by now, each machine decides for itself. */
+	if (word == FREE && pr->pressed)
+		word = DONTNEED;
 	print_actor(pr, process, "advise");
 	print_span(pr, &span, 0);
 	fprintf(pr->out, " %s\n", words[word]);
@@ -380,6 +384,49 @@ static void print_numa_hint(struct printer *pr, const struct fuzz_op *op, unsign
 	print_actor(pr, process, "numa-hint");
 	print_span(pr, &span, 0);
 	fprintf(pr->out, "\n");
+}
+
+/* ---- memory that is short ---- */
+
+static void print_word(struct printer *pr, const struct fuzz_op *op, unsigned process, const char *word)
+{
+	struct span span;
+
+	if (!choose_span(pr, op, process, 8, &span))
+		return;
+	print_actor(pr, process, "advise");
+	print_span(pr, &span, 0);
+	fprintf(pr->out, " %s\n", word);
+}
+
+static void print_pageout(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	print_word(pr, op, process, op->arg % 4 ? "pageout" : "cold");
+}
+
+static void print_mergeable(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	print_word(pr, op, process, op->arg % 4 ? "mergeable" : "unmergeable");
+}
+
+/* A few pages, or all that can be had. */
+static void print_reclaim(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	(void)process;
+	fprintf(pr->out, "reclaim %u\n", op->arg % 2 ? 10000u : 1u + op->npages);
+}
+
+static void print_swapoff(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	(void)op;
+	(void)process;
+	fprintf(pr->out, "swapoff\n");
+}
+
+static void print_ksm_merge(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	(void)process;
+	fprintf(pr->out, "ksm merge%s\n", op->arg % 3 ? "" : " zero-pages");
 }
 
 /* ---- loads and stores ---- */
@@ -647,6 +694,11 @@ static print_op *const printers[FUZZ_OP_KINDS] = {
 	[FUZZ_OP_REMOTE_WRITE] = print_remote_write,
 	[FUZZ_OP_NUMA_HINT] = print_numa_hint,
 	[FUZZ_OP_SNAPSHOT] = print_snapshot,
+	[FUZZ_OP_PAGEOUT] = print_pageout,
+	[FUZZ_OP_RECLAIM] = print_reclaim,
+	[FUZZ_OP_SWAPOFF] = print_swapoff,
+	[FUZZ_OP_MERGEABLE] = print_mergeable,
+	[FUZZ_OP_KSM_MERGE] = print_ksm_merge,
 };
 
 static void print_header(struct printer *pr, const struct fuzz_program *program)
@@ -677,6 +729,11 @@ int fuzz_print(const struct fuzz_program *program, char **text, size_t *nbytes)
 	bool failed;
 
 	pr.processes[0].alive = true;
+	for (unsigned i = 0; i < program->nops; i++) {
+		enum fuzz_op_kind kind = program->ops[i].kind % FUZZ_OP_KINDS;
+
+		pr.pressed |= fuzz_op_possible(kind, program->against) && fuzz_op_presses(kind);
+	}
 	*text = NULL;
 	pr.out = open_memstream(text, nbytes);
 	if (!pr.out)

@@ -35,7 +35,12 @@
 	X(FUZZ_OP_POKE, "poke", 3, 2, true)                 \
 	X(FUZZ_OP_REMOTE_WRITE, "remote-write", 3, 2, true) \
 	X(FUZZ_OP_NUMA_HINT, "numa-hint", 3, 2, false)      \
-	X(FUZZ_OP_SNAPSHOT, "snapshot", 3, 4, false)
+	X(FUZZ_OP_SNAPSHOT, "snapshot", 3, 4, false)        \
+	X(FUZZ_OP_PAGEOUT, "pageout", 7, 6, false)          \
+	X(FUZZ_OP_RECLAIM, "reclaim", 5, 6, false)          \
+	X(FUZZ_OP_SWAPOFF, "swapoff", 1, 1, false)          \
+	X(FUZZ_OP_MERGEABLE, "mergeable", 4, 3, false)      \
+	X(FUZZ_OP_KSM_MERGE, "ksm merge", 3, 3, false)
 
 enum fuzz_op_kind {
 #define FUZZ_OP_ID(id, name, weight, family_weight, on_kernel) id,
@@ -90,6 +95,8 @@ void fuzz_from_bytes(struct fuzz_program *program, const uint8_t *bytes, size_t 
 int fuzz_print(const struct fuzz_program *program, char **text, size_t *nbytes);
 
 const char *fuzz_op_name(enum fuzz_op_kind kind);
+/* Whether it is about memory that is short: pages on a swap device, merged pages. Not all programs have those. */
+bool fuzz_op_presses(enum fuzz_op_kind kind);
 bool fuzz_op_possible(enum fuzz_op_kind kind, enum fuzz_against against);
 
 /* Whether @program still shows what is looked for. */

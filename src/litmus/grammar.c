@@ -176,16 +176,15 @@ static int word_write(struct parser *p, struct stmt *st)
 	return take_word(p, "write");
 }
 
+/* `merge [zero-pages]` */
 static int word_merge(struct parser *p, struct stmt *st)
 {
-	(void)st;
-	return take_word(p, "merge");
-}
+	int err = take_word(p, "merge");
 
-static int word_alloc(struct parser *p, struct stmt *st)
-{
-	(void)st;
-	return take_word(p, "alloc");
+	if (err || !lex_is(p, "zero-pages"))
+		return err;
+	st->options = 1;
+	return lex_next(p);
 }
 
 /* Whether the parts of a statement are at an end: nothing follows, or `fails`, `may fail`. */
@@ -541,22 +540,27 @@ static int truncate_size(struct parser *p, struct stmt *st)
 	return err;
 }
 
+enum { CGROUP_LIMIT, CGROUP_SWAP, CGROUP_IN, NCGROUP_WORDS };
+
 static int cgroup_limits(struct parser *p, struct stmt *st)
 {
-	static const char *const words[] = {"limit", "swap"};
+	static const char *const words[NCGROUP_WORDS] = {"limit", "swap", "in"};
 	unsigned seen = 0;
 	int index, err;
 
 	do {
-		err = take_option(p, words, NELEMS(words), &seen, &index);
+		err = take_option(p, words, NCGROUP_WORDS, &seen, &index);
 		if (!err)
 			err = lex_equals(p, words[index]);
-		if (!err && index)
+		if (!err && index == CGROUP_IN)
+			err = used_cgroup(p, st);
+		else if (!err && index == CGROUP_SWAP)
 			err = lex_number(p, "the swap limit in pages", 0, MAX_CHECKED_NUMBER, &st->swap_limit);
 		else if (!err)
 			err = lex_number(p, "the limit in pages", 1, MAX_CHECKED_NUMBER, &st->count);
 	} while (!err && !at_suffix(p));
-	if (!err && !(seen & 1))
+	p->litmus->needs |= seen & 1u << CGROUP_SWAP ? NEED_SWAP : 0;
+	if (!err && !(seen & 1u << CGROUP_LIMIT))
 		return parse_fail_token(p, "the cgroup has no limit: write limit=N");
 	return err;
 }
@@ -566,9 +570,20 @@ static int reclaim_number(struct parser *p, struct stmt *st)
 	return lex_number(p, "the number of pages", 1, MAX_CHECKED_NUMBER, &st->count);
 }
 
-static int inject_number(struct parser *p, struct stmt *st)
+/* `alloc`, `read` or `write`, and which of them fails */
+static int injected(struct parser *p, struct stmt *st)
 {
-	return lex_number(p, "the number of the allocation", 1, MAX_INJECTED_POSITION, &st->count);
+	static const char *const words[] = {"alloc", "read", "write"};
+	static const enum stmt_kind kinds[] = {STMT_INJECT_ALLOC, STMT_INJECT_READ, STMT_INJECT_WRITE};
+	static const char *const numbers[] = {"the number of the allocation", "the number of the read",
+					      "the number of the write"};
+	int index, err = words_take(p, "what is to fail", words, NELEMS(words), &index);
+
+	if (err)
+		return err;
+	st->kind = kinds[index];
+	p->litmus->needs |= st->kind == STMT_INJECT_ALLOC ? 0 : NEED_SWAP;
+	return lex_number(p, numbers[index], 1, MAX_INJECTED_POSITION, &st->count);
 }
 
 static int node(struct parser *p, struct stmt *st)
@@ -767,7 +782,7 @@ static const struct form plain_forms[] = {
 	{"swapoff", STMT_SWAPOFF, NEED_SWAP, {NULL}},
 	{"migrate", STMT_MIGRATE, NEED_NUMA, {process, pages, node}},
 	{"cgroup", STMT_CGROUP, NEED_CGROUP, {new_cgroup, cgroup_limits}},
-	{"inject", STMT_INJECT_ALLOC, 0, {word_alloc, inject_number}},
+	{"inject", STMT_INJECT_ALLOC, 0, {injected}},
 };
 
 /* u ... */

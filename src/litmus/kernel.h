@@ -22,6 +22,8 @@
 #include <limits.h>
 #include <pthread.h>
 
+#define KERNEL_PATH 512 /* of a control group's file */
+
 #define STEP_ENDED   INT_MIN
 #define STEP_SKIPPED (INT_MIN + 1)
 
@@ -49,6 +51,10 @@ union kernel_object {
 	struct kernel_handle handle;
 	uint64_t va; /* regions: chosen before the first process starts */
 	int file;    /* opened O_DIRECT; -1: not made yet */
+	struct kernel_group {
+		uint64_t inode; /* of its directory; 0: not made yet */
+		int above;      /* the name of the group that it is in, or -1 */
+	} group;
 };
 
 /* What can be seen here of the kernel's pages (kernel_observe.c). */
@@ -56,7 +62,14 @@ struct kernel_eyes {
 	bool frames;           /* frame numbers are shown */
 	int kpageflags;        /* -1: not readable */
 	int kpagecount;        /* -1: not readable */
+	int kpagecgroup;       /* -1: not readable */
 	unsigned major, minor; /* the kernel's version */
+};
+
+/* Frames, in the order of their numbers and each once, unless said otherwise. */
+struct kernel_frames {
+	uint64_t *list;
+	size_t n, room;
 };
 
 struct kernel_run {
@@ -73,6 +86,10 @@ struct kernel_run {
 	struct kernel_eyes eyes;
 	int *cpus; /* that participants may use; the first is everybody's outside lanes */
 	size_t ncpus;
+	char groups[256];           /* the directory of the run's control groups; "": there is none */
+	bool counts_usage;          /* `check usage` comes, so: */
+	struct kernel_frames known; /* frames that some process has mapped at the end of some statement */
+	bool takes_more; /* a reclaim may take more pages than the statement says: whoever made the run knows it */
 };
 
 /* One lane of a `parallel` block, driven by a thread of the supervisor. */
@@ -174,6 +191,32 @@ void kernel_let_go(struct kernel_handle *handle);
 /* kernel_release - give back what @handle holds, if anything. */
 void kernel_release(struct kernel_handle *handle);
 
+/* ---- kernel_group.c: control groups ---- */
+
+/* kernel_open_groups - make the run's own, where there are any. Returns: 0; an errno value. */
+int kernel_open_groups(struct kernel_run *run);
+/* kernel_enter_groups - let @first, and all that it will fork, be charged below them. Returns: 0; an errno value. */
+int kernel_enter_groups(struct kernel_run *run, pid_t first);
+/* kernel_drop_groups - remove the test's groups, whose members have ended; kernel_close_groups - the run's own. */
+void kernel_drop_groups(struct kernel_run *run);
+void kernel_close_groups(struct kernel_run *run);
+/* kernel_enter_group - let @pid be a member of names[@name]. Returns: 0; STEP_ENDED. */
+int kernel_enter_group(struct kernel_step *step, int name, pid_t pid);
+/* kernel_note_frames - remember what is mapped now, if anybody asks later who is charged for it. */
+void kernel_note_frames(struct kernel_run *run);
+/* kernel_drain_batches - let every cpu hand on the pages that wait in its batches, as far as that can be asked for. */
+void kernel_drain_batches(struct kernel_run *run);
+kernel_step_function kernel_define_group, kernel_join_group, kernel_check_usage, kernel_reclaim;
+
+/* ---- kernel_swap.c, kernel_ksm.c ---- */
+
+/*
+ * kernel_until_swapped - do @swap_out until the checks that follow the statement find no page in memory that they want
+ * swapped; a test whose pages stay is skipped. Returns: as a step.
+ */
+int kernel_until_swapped(struct kernel_step *step, kernel_step_function *swap_out);
+kernel_step_function kernel_swapoff, kernel_ksm_merge;
+
 /* ---- checks: kernel_check.c ---- */
 
 kernel_step_function kernel_check_reads, kernel_check_handle_reads, kernel_check_file_reads, kernel_check_pages,
@@ -211,9 +254,11 @@ struct kernel_page {
 	uint64_t mapcount; /* of kpagecount, if shown */
 };
 #define PAGEMAP_UFFD_WP (UINT64_C(1) << 57)
-#define PAGEMAP_SWAPPED (UINT64_C(1) << 62)
+#define PAGEMAP_SWAPPED (UINT64_C(1) << 62) /* or on its way elsewhere, or a marker: see kernel_is_swapped() */
 #define PAGEMAP_PRESENT (UINT64_C(1) << 63)
 #define PAGE_ANON       (UINT64_C(1) << 12)
+#define PAGE_SWAPCACHE  (UINT64_C(1) << 13)
+#define PAGE_SWAPBACKED (UINT64_C(1) << 14)
 #define PAGE_COMPOUND   (UINT64_C(3) << 15)
 #define PAGE_HUGETLB    (UINT64_C(1) << 17)
 #define PAGE_KSM        (UINT64_C(1) << 21)
@@ -229,6 +274,20 @@ const char *kernel_blind(const struct kernel_eyes *eyes);
 const char *kernel_blind_to_exclusive(const struct kernel_eyes *eyes);
 /* kernel_look - what /proc says of the page that process @pid maps at @va. Returns: 0; an errno value. */
 int kernel_look(const struct kernel_eyes *eyes, pid_t pid, uint64_t va, struct kernel_page *page);
+/* kernel_is_swapped - whether the entry @entry of pagemap stands for a page on a swap device. */
+bool kernel_is_swapped(uint64_t entry);
+/* kernel_blind_to_owners - why it cannot be seen who is charged for a page, or NULL. */
+const char *kernel_blind_to_owners(const struct kernel_eyes *eyes);
+/* kernel_owner - the inode of the control group that is charged for @frame. Returns: 0; an errno value. */
+int kernel_owner(const struct kernel_eyes *eyes, uint64_t frame, uint64_t *inode);
+/* kernel_flags, kernel_mapcount - what kpageflags and kpagecount say of @frame. Return: 0; an errno value. */
+int kernel_mapcount(const struct kernel_eyes *eyes, uint64_t frame, uint64_t *mapcount);
+int kernel_flags(const struct kernel_eyes *eyes, uint64_t frame, uint64_t *flags);
+/*
+ * kernel_frames - call @add(@arg, frame) for each page of the @npages from @va on that process @pid maps, none if
+ * it has exited. Returns: 0; the first errno value of @add; another.
+ */
+int kernel_frames(pid_t pid, uint64_t va, uint64_t npages, int (*add)(void *arg, uint64_t frame), void *arg);
 /*
  * kernel_covered - how many of the @npages pages from @va on lie, without a hole, in areas that @pid may use as @prot
  * (PROT_*) says. Returns: 0; an errno value.

@@ -324,7 +324,7 @@ static int see_flag(struct kernel_step *step, uint64_t page, const struct kernel
 		*is_set = is_present(seen);
 		break;
 	case LFLAG_SWAPPED:
-		*is_set = seen->entry & PAGEMAP_SWAPPED;
+		*is_set = kernel_is_swapped(seen->entry);
 		break;
 	case LFLAG_WP:
 		*is_set = seen->entry & PAGEMAP_UFFD_WP;

@@ -56,6 +56,7 @@ void kernel_open_eyes(struct kernel_eyes *eyes)
 		.frames = shows_frames(),
 		.kpageflags = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC),
 		.kpagecount = open("/proc/kpagecount", O_RDONLY | O_CLOEXEC),
+		.kpagecgroup = open("/proc/kpagecgroup", O_RDONLY | O_CLOEXEC),
 	};
 	if (uname(&system) || sscanf(system.release, "%u.%u", &eyes->major, &eyes->minor) != 2)
 		eyes->major = eyes->minor = 0;
@@ -67,7 +68,9 @@ void kernel_close_eyes(struct kernel_eyes *eyes)
 		close(eyes->kpageflags);
 	if (eyes->kpagecount >= 0)
 		close(eyes->kpagecount);
-	eyes->kpageflags = eyes->kpagecount = -1;
+	if (eyes->kpagecgroup >= 0)
+		close(eyes->kpagecgroup);
+	eyes->kpageflags = eyes->kpagecount = eyes->kpagecgroup = -1;
 }
 
 const char *kernel_blind(const struct kernel_eyes *eyes)
@@ -98,6 +101,65 @@ int kernel_look(const struct kernel_eyes *eyes, pid_t pid, uint64_t va, struct k
 	page->frame = page->entry & FRAME_MASK;
 	error = read_word(eyes->kpageflags, page->frame, &page->flags);
 	return error ? error : read_word(eyes->kpagecount, page->frame, &page->mapcount);
+}
+
+/*
+ * An entry with a type and an offset (bits 0-4, 5-54) is a swap slot, or something of the kernel's own, for which it
+ * keeps the highest types: pages on their way to another frame, markers, poison. There are nine of them at most.
+ */
+bool kernel_is_swapped(uint64_t entry)
+{
+	return entry & PAGEMAP_SWAPPED && !(entry & PAGEMAP_PRESENT) && (entry & 31) < 32 - 9;
+}
+
+const char *kernel_blind_to_owners(const struct kernel_eyes *eyes)
+{
+	if (kernel_blind(eyes))
+		return kernel_blind(eyes);
+	return eyes->kpagecgroup < 0 ? "/proc/kpagecgroup cannot be read here" : NULL;
+}
+
+int kernel_owner(const struct kernel_eyes *eyes, uint64_t frame, uint64_t *inode)
+{
+	return read_word(eyes->kpagecgroup, frame, inode);
+}
+
+int kernel_flags(const struct kernel_eyes *eyes, uint64_t frame, uint64_t *flags)
+{
+	return read_word(eyes->kpageflags, frame, flags);
+}
+
+int kernel_mapcount(const struct kernel_eyes *eyes, uint64_t frame, uint64_t *mapcount)
+{
+	return read_word(eyes->kpagecount, frame, mapcount);
+}
+
+int kernel_frames(pid_t pid, uint64_t va, uint64_t npages, int (*add)(void *arg, uint64_t frame), void *arg)
+{
+	uint64_t entries[512];
+	char path[40];
+	int fd, error = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT || errno == ESRCH ? 0 : errno;
+	for (uint64_t done = 0; !error && done < npages;) {
+		size_t n = npages - done < 512 ? npages - done : 512;
+		ssize_t got = pread(fd, entries, n * sizeof(entries[0]),
+				    (off_t)((va / KERNEL_PAGE + done) * sizeof(entries[0])));
+
+		if (got == 0)
+			break; /* it has just dropped its memory */
+		if (got != (ssize_t)(n * sizeof(entries[0])))
+			error = got < 0 ? errno : EIO;
+		for (size_t i = 0; !error && i < n; i++)
+			if (entries[i] & PAGEMAP_PRESENT && entries[i] & FRAME_MASK)
+				error = add(arg, entries[i] & FRAME_MASK);
+		done += n;
+	}
+	close(fd);
+	return error;
 }
 
 /* ---- areas ---- */

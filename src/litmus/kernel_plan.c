@@ -3,13 +3,25 @@
  * What a kernel run can do with stock interfaces, told from the test alone: a test with a statement for which there is
  * none is skipped whole, and the statement named.
  */
+#include "facilities.h"
 #include "kernel.h"
 
 #define NO_INTERFACE "no stock interface "
 
+static const char *if_any(const char *reason)
+{
+	return *reason ? reason : NULL;
+}
+
 static const char *need_missing(unsigned need)
 {
 	switch (need) {
+	case NEED_SWAP:
+		return if_any(facilities_held()->no_swap);
+	case NEED_KSM:
+		return if_any(facilities_held()->no_ksm);
+	case NEED_CGROUP:
+		return if_any(facilities_held()->no_groups);
 	case NEED_DIRECT_IO:
 		return NULL;
 	case NEED_RO_LONGTERM:
@@ -67,18 +79,51 @@ static const char *advice_missing(const struct stmt *stmt)
 	case ADVICE_FREE:
 	case ADVICE_POPULATE_READ:
 	case ADVICE_POPULATE_WRITE:
-		return NULL;
 	case ADVICE_MERGEABLE:
 	case ADVICE_UNMERGEABLE:
-	case ADVICE_HUGEPAGE:
-	case ADVICE_NOHUGEPAGE:
 	case ADVICE_COLD:
 	case ADVICE_PAGEOUT:
+		return NULL;
+	case ADVICE_HUGEPAGE:
+	case ADVICE_NOHUGEPAGE:
 	case ADVICE_COLLAPSE:
 	case ADVICE_COUNT:
 		break;
 	}
 	return "this advice is not driven yet";
+}
+
+/* More pages than the test can ever fill: each process its own copy of all that anybody maps. */
+static uint64_t pages_at_most(const struct litmus *litmus)
+{
+	uint64_t npages = 0, nprocesses = 0;
+
+	for (size_t i = 0; i < litmus->nnames; i++)
+		nprocesses += litmus->names[i].kind == NAME_PROCESS;
+	for (size_t i = 0; i < litmus->nstmts; i++)
+		npages += litmus->stmts[i].kind == STMT_MAP ? litmus->stmts[i].count : 0;
+	return npages * nprocesses;
+}
+
+/* The kernel's groups have no limit (kernel_group.c), and its swap file has one size. */
+static const char *cgroup_missing(const struct litmus *litmus, const struct stmt *stmt)
+{
+	uint64_t npages = pages_at_most(litmus);
+
+	if (stmt->cgroup >= 0 && facilities_held()->unified)
+		return "groups of version 2 have members or groups in them, not both";
+	return npages <= stmt->count && npages <= stmt->swap_limit
+		       ? NULL
+		       : "may meet its limit, which on the kernel holds for more than pages of tests";
+}
+
+static const char *machine_missing(const struct litmus *litmus)
+{
+	uint64_t nbytes = litmus->machine.swap_bytes;
+
+	return nbytes && nbytes < pages_at_most(litmus) * KERNEL_PAGE
+		       ? "the swap device of the test may be full, the one here is larger"
+		       : NULL;
 }
 
 /* Why @stmt cannot be done here, or NULL. */
@@ -89,8 +134,10 @@ static const char *missing(const struct litmus *litmus, const struct stmt *stmt)
 		return map_missing(stmt);
 	case STMT_ADVISE:
 		return advice_missing(stmt);
-	case STMT_FORK:
-		return stmt->cgroup >= 0 ? "cgroups are not driven yet" : NULL;
+	case STMT_CGROUP:
+		return cgroup_missing(litmus, stmt);
+	case STMT_RECLAIM:
+		return if_any(facilities_held()->no_groups);
 	case STMT_PIN:
 		return pin_missing(stmt);
 	case STMT_GET:
@@ -105,6 +152,9 @@ static const char *missing(const struct litmus *litmus, const struct stmt *stmt)
 		return NO_INTERFACE "makes entries protnone";
 	case STMT_INJECT_ALLOC:
 		return NO_INTERFACE "makes one allocation fail";
+	case STMT_INJECT_READ:
+	case STMT_INJECT_WRITE:
+		return NO_INTERFACE "makes one transfer from or to swap fail";
 	case STMT_LOCK:
 		return NO_INTERFACE "holds a page lock";
 	default:
@@ -132,7 +182,13 @@ void kernel_describe_skip(char *why, size_t size, const struct stmt *stmt, const
 
 bool kernel_unsupported(const struct litmus *litmus, char *why, size_t size)
 {
+	const char *machine = machine_missing(litmus);
+
 	if (needs_missing(litmus->needs, why, size))
+		return true;
+	if (machine)
+		snprintf(why, size, "kernel: %s", machine);
+	if (machine)
 		return true;
 	for (size_t i = 0; i < litmus->nstmts; i++) {
 		const struct stmt *stmt = &litmus->stmts[i];

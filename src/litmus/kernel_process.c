@@ -191,7 +191,9 @@ static int fork_one(struct kernel_step *step, int child)
 	}
 	participant->pid = (pid_t)reply.value;
 	participant->channel = ends[0];
-	return await_reply(step, child, ends[0], &reply);
+	error = await_reply(step, child, ends[0], &reply);
+	/* In between it has touched no page of the test: it waits for its first command. */
+	return error || step->stmt->cgroup < 0 ? error : kernel_enter_group(step, step->stmt->cgroup, participant->pid);
 }
 
 /* Let process @name exit, and wait until its memory is dropped. Returns: 0; STEP_ENDED. */

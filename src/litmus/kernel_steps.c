@@ -9,6 +9,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifndef MADV_COLD
+#define MADV_COLD    20
+#define MADV_PAGEOUT 21
+#endif
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ  22
 #define MADV_POPULATE_WRITE 23
@@ -87,18 +91,31 @@ static int step_move(struct kernel_step *step)
 	return call(step, &command);
 }
 
-static int step_advise(struct kernel_step *step)
+static int advise(struct kernel_step *step)
 {
 	static const int advice[ADVICE_COUNT] = {
-		[ADVICE_DONTFORK] = MADV_DONTFORK,           [ADVICE_DOFORK] = MADV_DOFORK,
-		[ADVICE_WIPEONFORK] = MADV_WIPEONFORK,       [ADVICE_KEEPONFORK] = MADV_KEEPONFORK,
-		[ADVICE_DONTNEED] = MADV_DONTNEED,           [ADVICE_FREE] = MADV_FREE,
-		[ADVICE_POPULATE_READ] = MADV_POPULATE_READ, [ADVICE_POPULATE_WRITE] = MADV_POPULATE_WRITE,
+		[ADVICE_DONTFORK] = MADV_DONTFORK,
+		[ADVICE_DOFORK] = MADV_DOFORK,
+		[ADVICE_WIPEONFORK] = MADV_WIPEONFORK,
+		[ADVICE_KEEPONFORK] = MADV_KEEPONFORK,
+		[ADVICE_DONTNEED] = MADV_DONTNEED,
+		[ADVICE_FREE] = MADV_FREE,
+		[ADVICE_POPULATE_READ] = MADV_POPULATE_READ,
+		[ADVICE_POPULATE_WRITE] = MADV_POPULATE_WRITE,
+		[ADVICE_MERGEABLE] = MADV_MERGEABLE,
+		[ADVICE_UNMERGEABLE] = MADV_UNMERGEABLE,
+		[ADVICE_COLD] = MADV_COLD,
+		[ADVICE_PAGEOUT] = MADV_PAGEOUT,
 	};
 	struct agent_command command = command_on_place(step, AGENT_ADVISE);
 
 	command.number = advice[step->stmt->advice];
 	return call(step, &command);
+}
+
+static int step_advise(struct kernel_step *step)
+{
+	return step->stmt->advice == ADVICE_PAGEOUT ? kernel_until_swapped(step, advise) : advise(step);
 }
 
 static int step_write(struct kernel_step *step)
@@ -226,6 +243,11 @@ static kernel_step_function *const steps[STMT_KIND_COUNT] = {
 	[STMT_POKE] = step_poke,
 	[STMT_REMOTE_WRITE] = step_remote_write,
 	[STMT_FILE] = kernel_define_file,
+	[STMT_KSM_MERGE] = kernel_ksm_merge,
+	[STMT_RECLAIM] = kernel_reclaim,
+	[STMT_SWAPOFF] = kernel_swapoff,
+	[STMT_CGROUP] = kernel_define_group,
+	[STMT_JOIN] = kernel_join_group,
 	[STMT_CHECK_READS] = kernel_check_reads,
 	[STMT_CHECK_HANDLE_READS] = kernel_check_handle_reads,
 	[STMT_CHECK_FILE_READS] = kernel_check_file_reads,
@@ -234,6 +256,7 @@ static kernel_step_function *const steps[STMT_KIND_COUNT] = {
 	[STMT_CHECK_SAME] = kernel_check_same,
 	[STMT_CHECK_MAPCOUNT] = kernel_check_mapcount,
 	[STMT_CHECK_RSS] = kernel_check_rss,
+	[STMT_CHECK_USAGE] = kernel_check_usage,
 	[STMT_CHECK_COUNT] = kernel_check_count,
 };
 

@@ -165,12 +165,13 @@ static void do_statements(struct kernel_run *run)
 		struct kernel_step step = {.run = run, .stmt = &litmus->stmts[i]};
 
 		end = i + 1;
-		if (!step.stmt->block) {
+		if (step.stmt->block) {
+			end = end_of_block(litmus, i);
+			kernel_run_block(run, step.stmt, end - i);
+		} else {
 			kernel_statement(&step);
-			continue;
 		}
-		end = end_of_block(litmus, i);
-		kernel_run_block(run, step.stmt, end - i);
+		kernel_note_frames(run);
 	}
 	if (!run->over)
 		kernel_look_for_dead(&(struct kernel_step){.run = run, .stmt = &litmus->stmts[litmus->nstmts - 1]});
@@ -188,12 +189,21 @@ void kernel_become_supervisor(void)
 	signal(SIGCHLD, SIG_DFL); /* ignored, children would vanish unread */
 }
 
+static bool counts_usage(const struct litmus *litmus)
+{
+	for (size_t i = 0; i < litmus->nstmts; i++)
+		if (litmus->stmts[i].kind == STMT_CHECK_USAGE)
+			return true;
+	return false;
+}
+
 static int prepare(struct kernel_run *run)
 {
 	int error;
 
 	kernel_become_supervisor();
 	kernel_open_eyes(&run->eyes);
+	run->counts_usage = counts_usage(run->litmus) && !kernel_blind_to_owners(&run->eyes);
 	error = find_cpus(run);
 	if (!error)
 		error = kernel_make_objects(run);
@@ -201,8 +211,12 @@ static int prepare(struct kernel_run *run)
 		error = share_meeting(run);
 	if (!error)
 		error = place_regions(run);
+	if (!error && run->litmus->needs & (NEED_SWAP | NEED_CGROUP))
+		error = kernel_open_groups(run);
 	if (!error)
 		error = kernel_start_first(run);
+	if (!error)
+		error = kernel_enter_groups(run, run->objects[0].participant.pid);
 	return error ? error : send_to_first_cpu(run);
 }
 
@@ -218,6 +232,7 @@ void kernel_drop_objects(struct kernel_run *run)
 		else if (kind == NAME_FILE && run->objects[i].file >= 0)
 			close(run->objects[i].file);
 	}
+	kernel_drop_groups(run);
 	free(run->objects);
 	run->objects = NULL;
 }
@@ -225,6 +240,8 @@ void kernel_drop_objects(struct kernel_run *run)
 static void give_back(struct kernel_run *run)
 {
 	kernel_drop_objects(run);
+	kernel_close_groups(run);
+	free(run->known.list);
 	kernel_close_eyes(&run->eyes);
 	free(run->cpus);
 }

@@ -129,6 +129,8 @@ struct text {
 	X(CGROUP, "cgroup")                                                                                         \
 	X(JOIN, "join")                                                                                             \
 	X(INJECT_ALLOC, "inject alloc")                                                                             \
+	X(INJECT_READ, "inject read")                                                                               \
+	X(INJECT_WRITE, "inject write")                                                                             \
 	X(LOCK, "lock")               /* `A lock P -> l`: a scanner takes the locks of the pages that P maps now */ \
 	X(UNLOCK, "unlock")           /* `unlock l` */                                                              \
 	X(CHECK_READS, "check reads") /* check A reads P "text" [or "text"]... */                                   \
@@ -235,7 +237,7 @@ struct stmt {
 			   snapshot: the first of `count` consecutive names); else -1 */
 	int handle;     /* pin, get, pipe, uffd, lock that it uses; else -1 */
 	int file;       /* file it uses; else -1 */
-	int cgroup;     /* cgroup it uses (fork into, join, usage); else -1 */
+	int cgroup;     /* cgroup it uses (fork into, join, usage; cgroup: the one above it); else -1 */
 	struct place place, place2; /* region -1 where absent; place2: same, userfaultfd move (target); as many pages */
 	uint64_t file_page;         /* direct-*: page in the file of the place's first page; check file: page */
 	struct text *texts;         /* writes: one; checks and peek: the alternatives, at least one */
@@ -245,7 +247,7 @@ struct stmt {
 	uint64_t swap_limit;   /* cgroup swap=; UINT64_MAX: not given */
 	bool at_least;         /* `N+` */
 	bool starred;          /* fork Kid * N (children are Kid1...KidN) */
-	unsigned options;      /* enum map_option, gup_option, uffd_mode; unpin: 1 = dirty */
+	unsigned options;      /* enum map_option, gup_option, uffd_mode; unpin: 1 = dirty; ksm merge: 1 = zero-pages */
 	enum litmus_prot prot; /* map (RW where not given), protect */
 	enum litmus_advice advice;
 	enum litmus_flag flag; /* check is */

@@ -52,6 +52,8 @@ bool engine_begin(struct engine *engine)
 
 	if (!error) {
 		ucow_machine_stat(engine->machine, &engine->fresh);
+		if (!engine_begin_pressure(engine))
+			return false;
 		error = ucow_mm_create(engine->machine, &engine->objects[0].process.mm);
 	}
 	if (error == -EOPNOTSUPP)
@@ -82,6 +84,11 @@ static void check_machine(struct engine *engine, const struct stmt *stmt, const 
 		violation(engine, stmt, when, why);
 }
 
+static void left_behind(struct engine *engine, const char *what)
+{
+	violation(engine, NULL, "left behind", what);
+}
+
 static void check_balance(struct engine *engine)
 {
 	struct ucow_machine_stat now;
@@ -103,17 +110,18 @@ static void check_balance(struct engine *engine)
 			continue;
 		snprintf(why, sizeof(why), "%" PRIu64 " %s, at the start %" PRIu64, figures[i].now, figures[i].name,
 			 figures[i].before);
-		violation(engine, NULL, "left behind", why);
+		left_behind(engine, why);
 	}
 }
 
 void engine_settle(struct engine *engine)
 {
 	engine_at(engine, NULL);
-	ucow_machine_inject(engine->machine, UCOW_INJECT_ALL, 0);
+	ucow_machine_inject(engine->machine, UCOW_INJECT_ALL | UCOW_INJECT_READ | UCOW_INJECT_WRITE, 0);
 	check_machine(engine, NULL, "after the last statement");
 	engine_release_all(engine);
 	check_machine(engine, NULL, "after all processes exited");
+	engine_settle_pressure(engine, left_behind);
 	check_balance(engine);
 }
 

@@ -3,6 +3,7 @@
  * The kernel runner as its callers see it. Each run has a supervisor, a process of its own, so that whatever happens in
  * it ends with it: the caller waits for the result, for so long and no longer.
  */
+#include "facilities.h"
 #include "kernel.h"
 #include "kernel_host.h"
 
@@ -209,6 +210,32 @@ static void look_for_taint(uint64_t before, struct run_result *result)
 	}
 }
 
+static bool has_swapoff(const struct litmus *litmus)
+{
+	for (size_t i = 0; i < litmus->nstmts; i++)
+		if (litmus->stmts[i].kind == STMT_SWAPOFF)
+			return true;
+	return false;
+}
+
+/* What the machine has once is used by one run at a time. Waiting for it is not part of the run. */
+static void run_locked(const struct litmus *litmus, const struct run_options *options, struct run_result *result)
+{
+	const uint64_t patience_ns = (options->timeout_seconds + GRACE_SECONDS) * SECOND_NS;
+	struct facility_locks locks;
+	int error = facilities_lock(&locks, litmus->needs, has_swapoff(litmus), options->stop,
+				    kernel_now_ns() + patience_ns);
+
+	if (error) {
+		run_result_error(result, NULL, "kernel: another run holds swap or the same-page merger: %s",
+				 litmus_error_name(-error));
+		return;
+	}
+	run_supervised(litmus, options, result);
+	facilities_settle(litmus->needs);
+	facilities_unlock(&locks);
+}
+
 void litmus_run_kernel(const struct litmus *litmus, const struct run_options *options, struct run_result *result)
 {
 	uint64_t taint = kernel_host_taint();
@@ -218,7 +245,7 @@ void litmus_run_kernel(const struct litmus *litmus, const struct run_options *op
 		result->verdict = VERDICT_SKIP;
 		return;
 	}
-	run_supervised(litmus, options, result);
+	run_locked(litmus, options, result);
 	look_for_taint(taint, result);
 }
 

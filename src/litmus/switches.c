@@ -47,17 +47,22 @@ static int write_switch(const char *path, const char *value)
 	return error;
 }
 
+static bool is_ours(const struct machine_switch *one, const char *now)
+{
+	return !strcmp(now, one->wanted) || (one->flipped && !strcmp(now, one->flipped));
+}
+
 /* Returns: 0, also where there is nothing to restore; -errno of the last that could not be. */
 static int restore(const struct switches *switches)
 {
 	char now[sizeof(switches->list[0].before)];
-	int error = 0;
+	int error = switches->undo ? switches->undo(switches->what) : 0;
 
 	for (size_t i = switches->n; i-- > 0;) {
 		const struct machine_switch *one = &switches->list[i];
 		int failed = read_switch(one->path, now, sizeof(now));
 
-		if (!failed && !strcmp(now, one->wanted))
+		if (!failed && is_ours(one, now) && strcmp(now, one->before))
 			failed = write_switch(one->path, one->before);
 		if (failed)
 			error = failed;
@@ -160,15 +165,35 @@ static void end_guardian(struct switches *switches)
 
 /* ---- for the program ---- */
 
-bool switches_add(struct switches *switches, const char *name, const char *path, const char *wanted)
+static bool is_added(const struct switches *switches, const char *path)
 {
-	struct machine_switch one = {.name = name, .path = path, .wanted = wanted};
+	for (size_t i = 0; i < switches->n; i++)
+		if (!strcmp(switches->list[i].path, path))
+			return true;
+	return false;
+}
 
-	if (switches->n == SWITCHES_MAX || access(path, W_OK) || read_switch(path, one.before, sizeof(one.before)) ||
-	    !strcmp(one.before, wanted))
+bool switches_add_flipped(struct switches *switches, const char *name, const char *path, const char *wanted,
+			  const char *flipped)
+{
+	struct machine_switch one = {.name = name, .path = path, .wanted = wanted, .flipped = flipped};
+
+	if (switches->n == SWITCHES_MAX || is_added(switches, path) || access(path, W_OK) ||
+	    read_switch(path, one.before, sizeof(one.before)) || (!flipped && !strcmp(one.before, wanted)))
 		return false;
 	switches->list[switches->n++] = one;
 	return true;
+}
+
+bool switches_add(struct switches *switches, const char *name, const char *path, const char *wanted)
+{
+	return switches_add_flipped(switches, name, path, wanted, NULL);
+}
+
+void switches_undo_with(struct switches *switches, int (*undo)(const void *what), const void *what)
+{
+	switches->undo = undo;
+	switches->what = what;
 }
 
 void switches_add_movers(struct switches *switches)
@@ -179,7 +204,7 @@ void switches_add_movers(struct switches *switches)
 
 int switches_hold(struct switches *switches)
 {
-	int error = switches->n ? start_guardian(switches) : 0;
+	int error = switches->n || switches->undo ? start_guardian(switches) : 0;
 
 	if (!error)
 		error = set_all(switches);
@@ -197,5 +222,6 @@ int switches_release(struct switches *switches)
 	end_guardian(switches);
 	error = restore(switches); /* what the guardian could not, if it was killed */
 	switches->n = 0;
+	switches->undo = NULL;
 	return error;
 }

@@ -6,9 +6,10 @@
 #include "space/mm.h"
 
 /*
- * checksum_private - over the addresses and bytes of all private pages that are not all zero, in order. Faults nothing
- * in. Not for keeping secrets or withstanding them: it notices accidents. Takes mmap_lock shared.
+ * checksum_private - over the addresses and bytes of all private pages of a snapshot that are not all zero, in order.
+ * Faults nothing in; pages that are swapped out are read. Not for keeping secrets or withstanding them: it notices
+ * accidents. Takes mmap_lock exclusively. Returns: 0; -ENOMEM, -EIO (for reading from swap).
  */
-uint64_t checksum_private(struct ucow_mm *mm);
+int checksum_private(struct ucow_mm *mm, uint64_t *checksum);
 
 #endif

@@ -71,9 +71,11 @@ static enum fork_action decide(const struct fork *fork, const struct vma *vma, c
 	return fork->parent->machine->policy->fork_entry(&facts);
 }
 
+/* B.9: the copy is the child's page, and charged to the parent's group. */
 static int reserve_copy(struct fork *fork, const struct ucow_page *source)
 {
-	struct ucow_page *page = frame_alloc(&fork->parent->machine->frames, FRAME_ANY);
+	struct ucow_page *page = mm_alloc_page(MUTATED(CHARGE_EARLY_COPY_TO_CHILD) ? fork->child : fork->parent,
+					       FRAME_ANY);
 
 	if (!page)
 		return -ENOMEM;
@@ -87,12 +89,15 @@ static int reserve_copy(struct fork *fork, const struct ucow_page *source)
 static int reserve_copies(struct fork *fork, const struct vma *vma, struct table *leaf, uint64_t va, uint64_t end)
 {
 	struct frame_pool *frames = &fork->parent->machine->frames;
+	const struct table_pool *tables = &fork->parent->machine->tables;
 
 	for (; va < end; va += UCOW_PAGE_SIZE) {
 		struct pte pte = leaf_get(leaf, va);
 
 		if (pte_kind(pte) == PTE_KIND_ANON && decide(fork, vma, pte_page(frames, pte)) == FORK_COPY &&
 		    reserve_copy(fork, pte_page(frames, pte)))
+			return -ENOMEM;
+		if (unlikely(pte_is_swap(pte)) && tables->swap->is_full(tables->swap_arg, pte_swap_entry(pte)))
 			return -ENOMEM;
 	}
 	return 0;
@@ -109,9 +114,9 @@ static int prepare_mapping(struct fork *fork, const struct vma *vma, uint64_t st
 	struct table *leaf, *target;
 
 	for (uint64_t va = start; (leaf = next_copied_leaf(fork, &va, end)); va = table_leaf_end(va, end)) {
-		if (leaf->used && table_own_leaf(&fork->child->pt, va, &target))
+		if (leaf->used && table_own_leaf_of(&fork->child->pt, va, leaf, &target))
 			return -ENOMEM;
-		if (fork->has_pinned && reserve_copies(fork, vma, leaf, va, table_leaf_end(va, end)))
+		if ((fork->has_pinned || leaf->swap) && reserve_copies(fork, vma, leaf, va, table_leaf_end(va, end)))
 			return -ENOMEM;
 	}
 	return 0;
@@ -223,11 +228,12 @@ static struct ucow_page *reserved_copy(struct fork *fork, const struct ucow_page
 }
 
 /* The child's own page, now; the parent's entry and page stay as they are. */
-static struct pte copy_early(struct fork *fork, struct vma *vma, uint64_t va, struct pte pte, struct ucow_page *copy)
+static struct pte copy_early(struct fork *fork, struct vma *vma, const struct table *target, uint64_t va,
+			     struct pte pte, struct ucow_page *copy)
 {
 	list_del(&copy->link);
 	page_copy(page_bytes(copy), pte_host(&fork->parent->machine->frames, pte));
-	anon_page_init(fork->child, vma, va, copy);
+	anon_page_init(fork->child, vma, target, va, copy);
 	fork->early_copies++;
 	count_false_positive(fork, pte_page(&fork->parent->machine->frames, pte));
 	return entry_permit(vma, pte_mkdirty(pte_make_anon(copy)), true);
@@ -257,12 +263,25 @@ static struct pte share_entry(struct table *leaf, const struct vma *vma, uint64_
 	return pte_clear_uffd_wp(pte);
 }
 
+/* A page in a swap slot: one entry more names it, and neither is alone any more (B.4). */
+static struct pte share_swap(struct fork *fork, struct table *leaf, uint64_t va, struct pte pte)
+{
+	struct table_pool *pool = &fork->parent->machine->tables;
+	struct pte shared = MUTATED(SWAP_FORK_KEEPS_EXCLUSIVE) ? pte : pte_swap_share(pte);
+
+	pool->swap->dup(pool->swap_arg, pte_swap_entry(pte), 1);
+	if (!pte_is_same(shared, pte))
+		leaf_set(leaf, va, shared);
+	return pte_clear_uffd_wp(shared);
+}
+
 /*
  * The first phase's decision binds, page by page. A page that looked pinned then is copied even if it was unpinned
  * since; one that looks pinned only now is a false positive (references of other spaces), for no pin of this space has
  * begun since.
  */
-static struct pte copy_entry(struct fork *fork, struct vma *vma, struct table *leaf, uint64_t va)
+static struct pte copy_entry(struct fork *fork, struct vma *vma, struct table *leaf, const struct table *target,
+			     uint64_t va)
 {
 	struct pte pte = leaf_get(leaf, va);
 
@@ -271,13 +290,16 @@ static struct pte copy_entry(struct fork *fork, struct vma *vma, struct table *l
 		struct ucow_page *copy = reserved_copy(fork, page);
 
 		if (copy)
-			return copy_early(fork, vma, va, pte, copy);
+			return copy_early(fork, vma, target, va, pte, copy);
 		if (decide(fork, vma, page) == FORK_SKIP) {
 			count_false_positive(fork, page);
 			return pte_none();
 		}
 		share_page(page);
 	}
+	if (unlikely(pte_is_swap(pte)))
+		return share_swap(fork, leaf, va, pte);
+	table_count_zero(&fork->child->machine->tables, pte, 1);
 	return pte_is_none(pte) ? pte : share_entry(leaf, vma, va, pte);
 }
 
@@ -288,7 +310,7 @@ static void copy_leaf(struct fork *fork, struct vma *vma, struct table *leaf, ui
 	table_lock(leaf);
 	table_lock_nested(target); /* nobody else knows the child's tables */
 	for (; va < end; va += UCOW_PAGE_SIZE)
-		leaf_set(target, va, copy_entry(fork, vma, leaf, va));
+		leaf_set(target, va, copy_entry(fork, vma, leaf, target, va));
 	table_unlock(target);
 	table_unlock(leaf);
 }
@@ -405,7 +427,7 @@ static void join_group(struct fork *fork, struct ucow_snapshot_group *group)
 	}
 }
 
-static int fork_once(struct ucow_mm *parent, bool read_only, struct ucow_snapshot_group *group, struct ucow_mm **child)
+static int fork_once(struct ucow_mm *parent, const struct fork_request *request, struct ucow_mm **child)
 {
 	struct fork fork = {.parent = parent};
 	struct pin_account *account;
@@ -416,8 +438,9 @@ static int fork_once(struct ucow_mm *parent, bool read_only, struct ucow_snapsho
 	fork.child = mm_create(parent->machine);
 	if (!fork.child)
 		return -ENOMEM;
-	fork.child->read_only = read_only;
+	fork.child->read_only = request->read_only;
 	rwlock_write_lock(&parent->mmap_lock);
+	mm_join(fork.child, request->into ? request->memcg : parent->memcg);
 	atomic_store(&fork.child->pin_limit, atomic_load(&parent->pin_limit));
 	fork.mode = parent->machine->fork_mode;
 	account = atomic_load(&parent->account);
@@ -425,7 +448,7 @@ static int fork_once(struct ucow_mm *parent, bool read_only, struct ucow_snapsho
 		pinned = pin_account_count(account);
 	error = fork_locked(&fork);
 	if (!error)
-		join_group(&fork, group);
+		join_group(&fork, request->group);
 	rwlock_write_unlock(&parent->mmap_lock);
 	if (error) {
 		space_discard(fork.child);
@@ -437,18 +460,23 @@ static int fork_once(struct ucow_mm *parent, bool read_only, struct ucow_snapsho
 	return 0;
 }
 
-int space_fork(struct ucow_mm *parent, bool read_only, struct ucow_snapshot_group *group, struct ucow_mm **child)
+int space_fork(struct ucow_mm *parent, const struct fork_request *request, struct ucow_mm **child)
 {
 	unsigned tries = 0;
 	int error;
 
 	do
-		error = fork_once(parent, read_only, group, child);
-	while (unlikely(error == -ENOMEM) && epoch_relieve(&parent->machine->epoch, &tries));
+		error = fork_once(parent, request, child);
+	while (unlikely(error == -ENOMEM) && space_relieve(parent, &tries));
 	return error;
 }
 
 int ucow_fork(struct ucow_mm *parent, struct ucow_mm **child)
 {
-	return space_fork(parent, false, NULL, child);
+	return space_fork(parent, &(struct fork_request){0}, child);
+}
+
+int ucow_fork_into(struct ucow_mm *parent, struct ucow_memcg *memcg, struct ucow_mm **child)
+{
+	return space_fork(parent, &(struct fork_request){.into = true, .memcg = memcg}, child);
 }

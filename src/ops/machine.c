@@ -3,6 +3,7 @@
 #include "base/host.h"
 #include "fault/policy.h"
 #include "space/mm.h"
+#include "swap/swap.h"
 
 #include <ucow/debug.h>
 
@@ -95,6 +96,7 @@ int ucow_machine_create(const struct ucow_machine_options *options, struct ucow_
 		host_free(machine);
 		return -ENOMEM;
 	}
+	memcg_set_init(machine);
 	machine->fork_mode = fork_mode(options);
 	table_pool_init(&machine->tables, &machine->frames, &machine->epoch, &machine->inject, &machine->counters,
 			machine->fork_mode == UCOW_FORK_TABLES);
@@ -104,6 +106,9 @@ int ucow_machine_create(const struct ucow_machine_options *options, struct ucow_
 	machine->on_page_lock_wait = options->on_page_lock_wait;
 	machine->callback_arg = options->arg;
 	mutex_init(&machine->lock, LOCK_MACHINE);
+	mutex_init(&machine->swap_lock, LOCK_SWAPON);
+	rwlock_init(&machine->relief_lock, LOCK_RELIEF);
+	machine->shrink = pressure_ops.shrink;
 	list_init(&machine->spaces);
 	list_init(&machine->cpus);
 	*result = machine;
@@ -125,23 +130,32 @@ static bool is_busy(struct ucow_machine *machine)
 	mutex_lock(&machine->lock);
 	busy = machine->nspaces || machine->ncpus;
 	mutex_unlock(&machine->lock);
+	lru_drain(&machine->frames);
 	return busy || frame_pool_used(&machine->frames);
 }
 
 void ucow_machine_synchronize(struct ucow_machine *machine)
 {
 	epoch_synchronize(&machine->epoch);
+	lru_drain(&machine->frames);
 }
 
 int ucow_machine_destroy(struct ucow_machine *machine)
 {
+	pressure_ops.settle(machine);
 	epoch_synchronize(&machine->epoch);
 	if (is_busy(machine))
 		return -EBUSY;
+	if (machine->ksm)
+		machine->ksm_ops->destroy(machine); /* its thread first */
+	swap_close(machine);
 	epoch_destroy(&machine->epoch);
 	table_pool_destroy(&machine->tables);
+	memcg_set_destroy(machine);
 	frame_pool_destroy(&machine->frames);
 	mutex_destroy(&machine->lock);
+	mutex_destroy(&machine->swap_lock);
+	rwlock_destroy(&machine->relief_lock);
 	host_free(machine);
 	return 0;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* madvise: flags of mappings (fork's), dropping, lazy freeing, populating. */
+/* madvise: flags of mappings (fork's, merging), dropping, lazy freeing, populating. */
 #include "ops/ops.h"
 
 #include "fault/fault.h"
@@ -15,7 +15,7 @@ static bool is_private_anon(const struct vma *vma)
 
 struct flag_advice {
 	unsigned set, clear;
-	bool (*applies)(const struct vma *vma);
+	bool (*applies)(const struct vma *vma); /* to others: -EINVAL */
 };
 
 static bool applies_always(const struct vma *vma)
@@ -37,6 +37,9 @@ static const struct flag_advice *flag_advice_of(enum ucow_advice advice)
 		[UCOW_MADV_DOFORK] = {0, VMA_DONTCOPY, applies_to_pages},
 		[UCOW_MADV_WIPEONFORK] = {VMA_WIPEONFORK, 0, is_private_anon},
 		[UCOW_MADV_KEEPONFORK] = {0, VMA_WIPEONFORK, applies_always},
+		/* To what cannot be merged it applies too, without effect. */
+		[UCOW_MADV_MERGEABLE] = {VMA_MERGEABLE, 0, applies_always},
+		[UCOW_MADV_UNMERGEABLE] = {0, VMA_MERGEABLE, applies_always},
 	};
 
 	return table[advice].applies ? &table[advice] : NULL;
@@ -44,6 +47,8 @@ static const struct flag_advice *flag_advice_of(enum ucow_advice advice)
 
 static unsigned advised_flags(const struct vma *vma, const struct flag_advice *advice)
 {
+	if (advice->set == VMA_MERGEABLE && !is_private_anon(vma))
+		return vma->flags;
 	return (vma->flags & ~advice->clear) | advice->set;
 }
 
@@ -91,17 +96,24 @@ static int advise_flags(struct ucow_mm *mm, uint64_t start, uint64_t end, const 
 
 /*
  * Contents may be lost until the next store: the entry becomes clean and old, so that a store is seen (it sets dirty).
- * A page that others use too is left alone.
+ * A page that others use too is left alone; so is one in the swap cache, whose slot may be named by an entry of others
+ * and not be written yet.
  */
 static struct pte make_lazyfree(struct ucow_mm *mm, const struct vma *vma, struct pte pte)
 {
+	struct table_pool *tables = &mm->machine->tables;
 	struct ucow_page *page;
 
 	(void)vma;
+	if (pte_is_swap(pte)) {
+		/* Nobody wants it back: as if it had been dropped already. */
+		tables->swap->drop(tables->swap_arg, pte_swap_entry(pte), 1);
+		return pte_none();
+	}
 	if (!pte_has_page(pte))
 		return pte;
 	page = pte_page(&mm->machine->frames, pte);
-	if (page_mapcount(page) != 1 || page_maybe_pinned(page))
+	if (page_mapcount(page) != 1 || page_maybe_pinned(page) || page_is(page, PAGE_KSM | PAGE_SWAPCACHE))
 		return pte;
 	page_clear(page, PAGE_DIRTY);
 	page_set(page, PAGE_LAZYFREE);
@@ -157,6 +169,35 @@ static bool is_populate(enum ucow_advice advice)
 	return advice == UCOW_MADV_POPULATE_READ || advice == UCOW_MADV_POPULATE_WRITE;
 }
 
+/* Whether every mapping in the range may be paged out, and there is no hole. As the system call: the rest is advised.
+ */
+static int check_reclaimable(struct ucow_mm *mm, uint64_t start, uint64_t *end)
+{
+	struct vma *vma;
+	uint64_t va = start;
+	bool hole = false, refused = false;
+
+	rwlock_read_lock(&mm->mmap_lock);
+	for (vma = vma_find(&mm->vmas, start); vma && vma->start < *end && !refused; vma = vma_next(vma)) {
+		hole |= vma->start > va;
+		refused = vma->flags & VMA_PFNMAP;
+		va = refused ? max_u64(start, vma->start) : min_u64(*end, vma->end);
+	}
+	rwlock_read_unlock(&mm->mmap_lock);
+	hole |= !refused && va < *end;
+	*end = refused ? va : *end;
+	return refused ? -EINVAL : hole ? -ENOMEM : 0;
+}
+
+static int advise_reclaim(struct ucow_mm *mm, uint64_t start, uint64_t end, bool now)
+{
+	int error = check_reclaimable(mm, start, &end);
+
+	epoch_synchronize(&mm->machine->epoch);
+	pressure_ops.advise(mm, start, end, now);
+	return error;
+}
+
 int ucow_madvise(struct ucow_mm *mm, uint64_t va, uint64_t length, enum ucow_advice advice)
 {
 	const struct flag_advice *flags;
@@ -171,11 +212,19 @@ int ucow_madvise(struct ucow_mm *mm, uint64_t va, uint64_t length, enum ucow_adv
 	length = page_round_up(length);
 	if (!mm_range_is_valid(va, length))
 		return -ENOMEM;
+	if (advice == UCOW_MADV_COLD || advice == UCOW_MADV_PAGEOUT)
+		return advise_reclaim(mm, va, va + length, advice == UCOW_MADV_PAGEOUT);
 	if (is_populate(advice))
 		return populate(mm, va, va + length, advice == UCOW_MADV_POPULATE_WRITE);
 	flags = flag_advice_of(advice);
 	rwlock_write_lock(&mm->mmap_lock);
 	error = flags ? advise_flags(mm, va, va + length, flags) : advise_range(mm, va, va + length, advice);
 	space_write_unlock(mm);
+	/* The scanner keeps away by now, so this comes to an end. What was not advised, without memory, is spared. */
+	if (advice == UCOW_MADV_UNMERGEABLE) {
+		int unmerged = unmerge_range(mm, va, va + length, VMA_MERGEABLE);
+
+		error = unmerged ? unmerged : error;
+	}
 	return error;
 }

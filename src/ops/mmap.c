@@ -71,7 +71,7 @@ static struct vma *make_mapping(struct ucow_machine *machine, uint64_t va, uint6
 	vma->pgoff = flags & VMA_PFNMAP ? pfn_mapping_offset(machine) : va >> UCOW_PAGE_SHIFT;
 	if ((flags & VMA_SHARED) && !(flags & VMA_PFNMAP)) {
 		vma->pgoff = 0;
-		vma->object = shm_create(&machine->frames, length >> UCOW_PAGE_SHIFT);
+		vma->object = shm_create(&machine->inject, length >> UCOW_PAGE_SHIFT);
 		if (!vma->object) {
 			vma_release(vma);
 			return NULL;
@@ -147,13 +147,14 @@ static bool entry_permits(struct ucow_mm *mm, uint64_t va, bool write)
 	return pte_is_present(pte) && (!write || (pte_is_writable(pte) && walk.is_private));
 }
 
-/* Requires: mmap_lock shared. *over_limit: room for one more page has to be made first. */
-static int populate_range(struct ucow_mm *mm, uint64_t start, uint64_t end, bool write, bool *over_limit)
+/* Requires: mmap_lock shared. *at: how far it has come. *over_limit: room for one more page has to be made first. */
+static int populate_range(struct ucow_mm *mm, uint64_t *at, uint64_t end, bool write, bool *over_limit)
 {
 	struct vma *vma = NULL;
 
-	for (uint64_t va = start; va < end; va += UCOW_PAGE_SIZE) {
+	for (; *at < end; *at += UCOW_PAGE_SIZE) {
 		enum fault_result result = FAULT_DONE;
+		uint64_t va = *at;
 
 		if (!vma || va >= vma->end)
 			vma = vma_at(&mm->vmas, va);
@@ -172,19 +173,24 @@ static int populate_range(struct ucow_mm *mm, uint64_t start, uint64_t end, bool
 	return 0;
 }
 
+/* What makes room for the last pages may take the first ones away again: they were there. */
 int populate(struct ucow_mm *mm, uint64_t start, uint64_t end, bool write)
 {
+	uint64_t at = start, before;
 	bool over_limit = false;
 	unsigned tries = 0;
 	int error;
 
 	do {
 		rwlock_read_lock(&mm->mmap_lock);
-		error = populate_range(mm, start, end, write, &over_limit);
+		before = at;
+		error = populate_range(mm, &at, end, write, &over_limit);
+		if (at != before)
+			tries = 0;
 		rwlock_read_unlock(&mm->mmap_lock);
 		epoch_settle(&mm->machine->epoch);
-	} while (error && ((over_limit && !group_make_room(mm->group, 1)) ||
-			   (error == -ENOMEM && epoch_relieve(&mm->machine->epoch, &tries))));
+	} while (error &&
+		 ((over_limit && !group_make_room(mm->group, 1)) || (error == -ENOMEM && space_relieve(mm, &tries))));
 	return error;
 }
 

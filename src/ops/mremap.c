@@ -27,16 +27,16 @@ struct remap {
 /* ---- entries ---- */
 
 /* A mutant that the tests must notice: the moved page is another one, so that pins stay behind. */
-static struct pte copy_instead(struct remap *remap, uint64_t to, struct pte pte)
+static struct pte copy_instead(struct remap *remap, const struct table *target, uint64_t to, struct pte pte)
 {
 	struct frame_pool *frames = &remap->mm->machine->frames;
 	struct vma *vma = vma_at(&remap->mm->vmas, to);
-	struct ucow_page *copy = frame_alloc(frames, FRAME_ANY);
+	struct ucow_page *copy = mm_alloc_page(remap->mm, FRAME_ANY);
 
 	if (!copy)
 		return pte;
 	memcpy(page_bytes(copy), pte_host(frames, pte), UCOW_PAGE_SIZE);
-	anon_page_init(remap->mm, vma, to, copy);
+	anon_page_init(remap->mm, vma, target, to, copy);
 	page_drop_mapping(pte_page(frames, pte));
 	return pte_mkdirty(pte_make_anon(copy));
 }
@@ -51,7 +51,7 @@ static void move_entry(struct remap *remap, struct table *source, struct table *
 		return;
 	leaf_set(source, va, pte_none());
 	if (MUTATED(LOSE_PIN_ON_MOVE) && pte_kind(pte) == PTE_KIND_ANON)
-		pte = copy_instead(remap, to, pte);
+		pte = copy_instead(remap, target, to, pte);
 	leaf_set(target, to, pte_mk_soft_dirty(pte_clear_uffd_wp(pte)));
 }
 
@@ -95,7 +95,9 @@ static int own_tables(struct remap *remap)
 	    table_own_range(pt, remap->to, remap->to + remap->new_length))
 		return -ENOMEM;
 	for (uint64_t va = remap->from; (source = table_next_leaf(pt, &va, end, false)); va = run_end(remap, va)) {
-		if (table_own_leaf(pt, va - remap->from + remap->to, &target))
+		if (table_own_leaf(pt, va - remap->from + remap->to, &target) ||
+		    (!MUTATED(MOVE_WITHOUT_FAMILY) &&
+		     table_adopt(pt->pool, target, source, leaf_slot(va - remap->from + remap->to) - leaf_slot(va))))
 			return -ENOMEM;
 		if ((source->hints & TABLE_MAY_HOLD_REFS) && !MUTATED(LOSE_MARK_ON_MOVE))
 			table_mark_path(pt, va - remap->from + remap->to);

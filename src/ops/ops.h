@@ -36,6 +36,12 @@ void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t 
 		  struct pte (*change)(struct ucow_mm *mm, const struct vma *vma, struct pte pte));
 
 /*
+ * unmerge_range - give the entries of merged pages pages of their own, but for mappings with one of the flags @spared.
+ * Requires: no lock. Returns: 0; -ENOMEM; -EDEADLK (the page-lock callback gave up): a part was done.
+ */
+int unmerge_range(struct ucow_mm *mm, uint64_t start, uint64_t end, unsigned spared);
+
+/*
  * unmap_range - munmap of a range that may start below the lowest mapping. Requires: mmap_lock exclusively.
  * Returns: 0; -ENOMEM: nothing changed.
  */
@@ -49,11 +55,16 @@ int populate(struct ucow_mm *mm, uint64_t start, uint64_t end, bool write);
 
 /* ---- spaces ---- */
 
-/*
- * space_fork - ucow_fork; @read_only: the child is a snapshot. With a @group, which is @parent's, it joins that, state
- * NEW. Returns: 0; -ENOMEM.
- */
-int space_fork(struct ucow_mm *parent, bool read_only, struct ucow_snapshot_group *group, struct ucow_mm **child);
+/* What a fork makes. All zero: an ordinary child, in its parent's memory group. */
+struct fork_request {
+	bool read_only;                    /* a snapshot */
+	struct ucow_snapshot_group *group; /* which is the parent's, and which it joins, state NEW; NULL: none */
+	bool into;                         /* @memcg is its memory group, which may be NULL: none */
+	struct ucow_memcg *memcg;
+};
+
+/* space_fork - ucow_fork. Returns: 0; -ENOMEM. */
+int space_fork(struct ucow_mm *parent, const struct fork_request *request, struct ucow_mm **child);
 
 /* space_diff - ucow_diff; *looked grows by the number of tables that it looked into. */
 int space_diff(struct ucow_mm *a, struct ucow_mm *b, int (*visit)(void *arg, uint64_t va, enum ucow_diff_kind kind),

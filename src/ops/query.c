@@ -19,8 +19,9 @@ static void describe_page(const struct ucow_page *page, struct ucow_entry_info *
 static void describe_entry(const struct frame_pool *frames, struct pte pte, struct ucow_entry_info *info)
 {
 	info->present = pte_is_present(pte);
+	info->swapped = pte_is_swap(pte);
 	info->writable = pte_is_writable(pte) && !pte_is_protnone(pte);
-	info->dirty = pte_is_dirty(pte);
+	info->dirty = pte_is_dirty(pte) && !pte_is_merged_zero(pte);
 	info->accessed = pte_is_accessed(pte);
 	info->soft_dirty = pte_is_soft_dirty(pte);
 	info->uffd_wp = pte_is_uffd_wp(pte);

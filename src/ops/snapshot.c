@@ -22,12 +22,16 @@ static int take(struct ucow_mm *mm, unsigned flags, struct ucow_snapshot_group *
 
 	if (flags & ~SNAPSHOT_FLAGS)
 		return -EINVAL;
-	error = space_fork(mm, true, group, &made);
+	error = space_fork(mm, &(struct fork_request){.read_only = true, .group = group}, &made);
 	if (error)
 		return error;
 	if (flags & UCOW_SNAPSHOT_CHECKSUM) {
-		made->snapshot.checksum = checksum_private(made);
+		error = checksum_private(made, &made->snapshot.checksum);
 		made->snapshot.has_checksum = true;
+	}
+	if (error) {
+		(void)ucow_mm_destroy(made);
+		return error;
 	}
 	*result = made;
 	return 0;
@@ -45,11 +49,17 @@ int ucow_snapshot_with_flags(struct ucow_mm *mm, unsigned flags, struct ucow_mm 
 
 int ucow_snapshot_verify(struct ucow_mm *mm)
 {
+	uint64_t checksum;
+	int error;
+
 	if (!mm->read_only)
 		return -EINVAL;
 	if (!mm->snapshot.has_checksum)
 		return -ENODATA;
-	return checksum_private(mm) == mm->snapshot.checksum ? 0 : -EUCLEAN;
+	error = checksum_private(mm, &checksum);
+	if (error)
+		return error;
+	return checksum == mm->snapshot.checksum ? 0 : -EUCLEAN;
 }
 
 static uint64_t pages_to_bytes(int64_t pages)
@@ -128,7 +138,7 @@ static int find_victim(struct ucow_snapshot_group *group, int64_t n, struct ucow
 	bool going = false;
 
 	*victim = NULL;
-	if (!group->nmembers || group->total <= group->limit - n)
+	if (!group->nmembers || page_counter_fits(&group->kept, n))
 		return 0;
 	if (group->policy == UCOW_SNAPSHOT_DROP_OLDEST)
 		LIST_FOR_EACH (link, &group->members) {
@@ -204,27 +214,27 @@ static struct ucow_snapshot_group *create(struct ucow_mm *live, const struct uco
 	if (!group)
 		return NULL;
 	group->live = live;
-	group->limit = INT64_MAX;
+	page_counter_init(&group->kept, NULL, PAGE_COUNTER_NO_LIMIT);
 	group->make_room = make_room;
 	group->tally.wants_kept = true;
 	list_init(&group->members);
 	if (!options)
 		return group;
 	if (options->limit)
-		group->limit = (int64_t)(options->limit >> UCOW_PAGE_SHIFT);
+		page_counter_set_limit(&group->kept, (int64_t)(options->limit >> UCOW_PAGE_SHIFT));
 	group->policy = options->policy;
 	group->on_drop = options->on_drop;
 	group->arg = options->arg;
 	return group;
 }
 
-/* Whether no other space can share pages with @mm: it is the only one. */
+/* Whether no other space can share pages with @mm, nor it with itself: it is the only one, and nothing is merged. */
 static bool is_alone(struct ucow_mm *mm)
 {
 	bool alone;
 
 	mutex_lock(&mm->machine->lock);
-	alone = mm->machine->nspaces == 1;
+	alone = mm->machine->nspaces == 1 && !mm->machine->ksm;
 	mutex_unlock(&mm->machine->lock);
 	return alone;
 }
@@ -312,8 +322,10 @@ void ucow_snapshot_group_stat(struct ucow_snapshot_group *group, struct ucow_sna
 	group_lock(group);
 	*stat = (struct ucow_snapshot_group_stat){
 		.snapshots = group->nmembers,
-		.kept_bytes = pages_to_bytes(group->total),
-		.limit = group->limit == INT64_MAX ? 0 : pages_to_bytes(group->limit),
+		.kept_bytes = pages_to_bytes(page_counter_usage(&group->kept)),
+		.limit = page_counter_limit(&group->kept) == PAGE_COUNTER_NO_LIMIT
+				 ? 0
+				 : pages_to_bytes(page_counter_limit(&group->kept)),
 		.dropped = group->dropped,
 		.refused = group->refused,
 	};

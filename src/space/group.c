@@ -12,7 +12,7 @@ static void add(struct ucow_snapshot_group *group, struct snapshot *snapshot, in
 	if (!snapshot)
 		return;
 	snapshot->charge += n;
-	group->total += n;
+	page_counter_charge(&group->kept, n);
 }
 
 enum charge group_reserve(struct ucow_snapshot_group *group)
@@ -21,9 +21,9 @@ enum charge group_reserve(struct ucow_snapshot_group *group)
 
 	group_lock(group);
 	if (group->nmembers)
-		charge = group->total < group->limit ? CHARGE_MADE : CHARGE_REFUSED;
+		charge = page_counter_try_charge(&group->kept, 1, NULL) ? CHARGE_MADE : CHARGE_REFUSED;
 	if (charge == CHARGE_MADE)
-		add(group, newest(group), 1);
+		newest(group)->charge++;
 	group_unlock(group);
 	return charge;
 }
@@ -41,7 +41,7 @@ bool group_settle(struct ucow_snapshot_group *group)
 
 	group_lock(group);
 	add(group, newest(group), (int64_t)group->tally.kept);
-	trim = group->policy == UCOW_SNAPSHOT_DROP_OLDEST && group->nmembers && group->total > group->limit;
+	trim = group->policy == UCOW_SNAPSHOT_DROP_OLDEST && group->nmembers && !page_counter_fits(&group->kept, 0);
 	group_unlock(group);
 	group->tally.kept = group->tally.freed = 0;
 	return trim;

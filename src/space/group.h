@@ -14,6 +14,7 @@
 #ifndef SPACE_GROUP_H
 #define SPACE_GROUP_H
 
+#include "space/page_counter.h"
 #include "table/table.h"
 
 #include <ucow/snapshot.h>
@@ -35,16 +36,15 @@ struct snapshot {
 
 struct ucow_snapshot_group {
 	struct ucow_mm *live;                                      /* (C) */
-	int64_t limit;                                             /* (C) pages; INT64_MAX: none */
 	enum ucow_snapshot_policy policy;                          /* (C) */
 	void (*on_drop)(void *arg, struct ucow_mm *snapshot);      /* (C) */
 	void *arg;                                                 /* (C) */
 	int (*make_room)(struct ucow_snapshot_group *, int64_t n); /* (C) ops/snapshot.c; see group_make_room */
+	struct page_counter kept;                                  /* (G) sum of the members' charges, and the limit */
 	struct drop_tally tally;                                   /* (M) of the live space */
 	struct spin lock;                                          /* LOCK_GROUP; guards the rest (G) */
 	struct list members;                                       /* (G) */
 	uint64_t nmembers;                                         /* (G) */
-	int64_t total;                                             /* (G) sum of the members' charges */
 	uint64_t dropped, refused;                                 /* (G) */
 	bool recountable; /* (G) no space but the group's shares pages with them: the charges can be recounted */
 };

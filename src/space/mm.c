@@ -34,23 +34,56 @@ void mm_publish(struct ucow_mm *mm)
 	mutex_unlock(&machine->lock);
 }
 
+static bool is_zero(const volatile void *word, uintptr_t unused)
+{
+	(void)unused;
+	return !__atomic_load_n((const volatile uint32_t *)word, __ATOMIC_ACQUIRE);
+}
+
 void mm_unpublish(struct ucow_mm *mm)
 {
 	struct ucow_machine *machine = mm->machine;
 
 	mutex_lock(&machine->lock);
+	if (machine->scan_at == &mm->link)
+		machine->scan_at = mm->link.next;
 	list_del(&mm->link);
+	mm->ending = true;
 	machine->nspaces--;
 	mutex_unlock(&machine->lock);
+	wait_until(HOOK_LOAD, &mm->holds, is_zero, 0);
+	if (mm->ksm)
+		machine->ksm_ops->space_end(mm);
+}
+
+bool mm_hold(struct ucow_mm *mm)
+{
+	if (mm->ending)
+		return false;
+	atomic_fetch_add_explicit(&mm->holds, 1, memory_order_relaxed);
+	return true;
+}
+
+void mm_release(struct ucow_mm *mm)
+{
+	atomic_fetch_sub_explicit(&mm->holds, 1, memory_order_release);
 }
 
 void mm_free(struct ucow_mm *mm)
 {
 	UCOW_BUG_ON(mm->vmas.count || mm->attached);
 	page_table_drop(&mm->pt);
+	memcg_leave(mm->memcg);
 	pin_account_close(mm->account);
 	rwlock_destroy(&mm->mmap_lock);
 	host_free(mm);
+}
+
+void mm_join(struct ucow_mm *mm, struct ucow_memcg *memcg)
+{
+	memcg_join(memcg);
+	memcg_leave(mm->memcg);
+	mm->memcg = memcg;
 }
 
 struct pin_account *mm_pin_account(struct ucow_mm *mm)

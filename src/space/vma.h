@@ -18,6 +18,7 @@ enum vma_flag {
 	VMA_DONTCOPY = 1u << 4,   /* absent in children */
 	VMA_WIPEONFORK = 1u << 5, /* empty in children */
 	VMA_ACCOUNT = 1u << 6,    /* memory was promised for it: private, and writable now or when an anon page came */
+	VMA_MERGEABLE = 1u << 7,  /* pages may be merged with equal ones; of no use without private pages */
 };
 
 struct vma {

@@ -12,7 +12,10 @@
  *    S soft-dirty   U userfaultfd write-protected   F page of a shared mapping (RSS kind)   Z the shared zero page
  *    type: of entries that are not present; 0 in all others
  *
- * An entry is empty (all zero), present, or (later) of one of the not-present types.
+ * An entry is empty (all zero), present, or of one of the not-present types. Of those there is one yet:
+ *
+ *    swap (type 1): S, U and N as above, W: exclusive (B.6), and in place of the frame number
+ *    the device (5 bits) and the slot (35 bits).
  */
 #ifndef TABLE_ENTRY_H
 #define TABLE_ENTRY_H
@@ -20,6 +23,11 @@
 #include "frame/frame.h"
 
 struct pte {
+	uint64_t v;
+};
+
+/* Names a slot of a swap device; 0: none. */
+struct swap_entry {
 	uint64_t v;
 };
 
@@ -34,6 +42,7 @@ struct pte {
 #define PTE_FILE        ((uint64_t)1 << 8)
 #define PTE_ZERO        ((uint64_t)1 << 9)
 #define PTE_TYPE_MASK   ((uint64_t)3 << 10)
+#define PTE_TYPE_SWAP   ((uint64_t)1 << 10)
 #define PTE_FRAME_SHIFT 12
 #define PTE_FRAME_BITS  40
 #define PTE_FRAME_MASK  ((((uint64_t)1 << PTE_FRAME_BITS) - 1) << PTE_FRAME_SHIFT)
@@ -52,6 +61,7 @@ enum pte_kind {
 	PTE_KIND_SHARED,    /* a page of a shared mapping */
 	PTE_KIND_ZERO_PAGE, /* the shared zero page */
 	PTE_KIND_PFN,       /* host memory that is not a page */
+	PTE_KIND_SWAP,      /* not present: a page of private memory, in a swap slot */
 };
 
 static inline struct pte pte_none(void)
@@ -74,9 +84,10 @@ static inline bool pte_is_present(struct pte pte)
 	return pte.v & PTE_PRESENT;
 }
 
+/* Of a swap entry the bit means something else. */
 static inline bool pte_is_writable(struct pte pte)
 {
-	return pte.v & PTE_WRITE;
+	return (pte.v & (PTE_WRITE | PTE_PRESENT)) == (PTE_WRITE | PTE_PRESENT);
 }
 
 static inline bool pte_is_dirty(struct pte pte)
@@ -117,10 +128,15 @@ static inline bool pte_is_uffd_wp(struct pte pte)
 	return pte.v & PTE_UFFD_WP;
 }
 
+static inline bool pte_is_swap(struct pte pte)
+{
+	return (pte.v & (PTE_TYPE_MASK | PTE_PRESENT)) == PTE_TYPE_SWAP;
+}
+
 static inline enum pte_kind pte_kind(struct pte pte)
 {
 	if (!pte_is_present(pte))
-		return PTE_KIND_NONE;
+		return pte_is_swap(pte) ? PTE_KIND_SWAP : PTE_KIND_NONE;
 	if (pte.v & PTE_ZERO)
 		return PTE_KIND_ZERO_PAGE;
 	if (pte.v & PTE_SPECIAL)
@@ -161,6 +177,18 @@ static inline struct pte pte_make_zero(const struct frame_pool *pool)
 static inline struct pte pte_make_pfn(const void *host)
 {
 	return (struct pte){((uint64_t)(uintptr_t)host & PTE_FRAME_MASK) | PTE_PRESENT | PTE_ACCESSED | PTE_SPECIAL};
+}
+
+/* The zero page in place of a page of zeros (ucow/ksm.h): told from others by a dirty bit that nobody else sets there.
+ */
+static inline struct pte pte_make_merged_zero(const struct frame_pool *pool)
+{
+	return (struct pte){pte_make_zero(pool).v | PTE_DIRTY};
+}
+
+static inline bool pte_is_merged_zero(struct pte pte)
+{
+	return (pte.v & (PTE_PRESENT | PTE_ZERO | PTE_DIRTY)) == (PTE_PRESENT | PTE_ZERO | PTE_DIRTY);
 }
 
 static inline struct pte pte_mkwrite(struct pte pte)
@@ -227,6 +255,58 @@ static inline struct pte pte_inherit(struct pte pte, struct pte old)
 	return (struct pte){pte.v | (old.v & (PTE_SOFT_DIRTY | PTE_UFFD_WP))};
 }
 
+/* ---- swap entries (B.6) ---- */
+
+#define SWAP_SLOT_BITS 35
+
+static inline struct swap_entry swap_entry_make(unsigned device, uint64_t slot)
+{
+	return (struct swap_entry){((uint64_t)device << SWAP_SLOT_BITS | slot) + 1};
+}
+
+static inline bool swap_entry_is_none(struct swap_entry entry)
+{
+	return !entry.v;
+}
+
+static inline unsigned swap_entry_device(struct swap_entry entry)
+{
+	return (unsigned)((entry.v - 1) >> SWAP_SLOT_BITS);
+}
+
+static inline uint64_t swap_entry_slot(struct swap_entry entry)
+{
+	return (entry.v - 1) & (((uint64_t)1 << SWAP_SLOT_BITS) - 1);
+}
+
+/* pte_make_swap - what replaces @old, whose page goes to @entry; what is tracked and whether it is accessible stays. */
+static inline struct pte pte_make_swap(struct swap_entry entry, bool exclusive, struct pte old)
+{
+	return (struct pte){(entry.v - 1) << PTE_FRAME_SHIFT | PTE_TYPE_SWAP | (exclusive ? PTE_WRITE : 0) |
+			    (old.v & (PTE_SOFT_DIRTY | PTE_UFFD_WP | PTE_PROTNONE))};
+}
+
+/* Requires (the next four): pte_is_swap. */
+static inline struct swap_entry pte_swap_entry(struct pte pte)
+{
+	return (struct swap_entry){((pte.v & PTE_FRAME_MASK) >> PTE_FRAME_SHIFT) + 1};
+}
+
+static inline bool pte_swap_is_exclusive(struct pte pte)
+{
+	return pte.v & PTE_WRITE;
+}
+
+static inline struct pte pte_swap_mk_protnone(struct pte pte)
+{
+	return (struct pte){pte.v | PTE_PROTNONE};
+}
+
+static inline struct pte pte_swap_share(struct pte pte)
+{
+	return (struct pte){pte.v & ~PTE_WRITE};
+}
+
 /* pte_page - the page behind the entry. Requires: pte_has_page. */
 static inline struct ucow_page *pte_page(const struct frame_pool *pool, struct pte pte)
 {
@@ -250,6 +330,8 @@ static inline uint64_t pte_memory(struct pte pte)
 {
 	if (pte_kind(pte) == PTE_KIND_PFN)
 		return pte.v & PTE_FRAME_MASK;
+	if (pte_is_swap(pte))
+		return (pte.v & PTE_FRAME_MASK) | 2;
 	return pte_has_page(pte) ? (pte.v & PTE_FRAME_MASK) | 1 : 0; /* addresses have no low bits */
 }
 

@@ -6,6 +6,7 @@
 #include "table/table.h"
 
 #include <assert.h>
+#include <errno.h>
 
 /*
  * Fan-outs as bits, leaf first: 32, 16, 32, 16, 512, 512. A leaf spans 128 KiB, then 2 MiB, 64 MiB, 1 GiB, 512 GiB, and
@@ -47,10 +48,21 @@ static inline struct table *child_of(const struct table *table, unsigned slot)
 	return (struct table *)(uintptr_t)atomic_load_explicit(&table->slots[slot], memory_order_acquire);
 }
 
+/* One of a table's totals, which its lock guards, and which others read meanwhile. */
+static inline uint16_t total_read(const _Atomic uint16_t *total)
+{
+	return atomic_load_explicit(total, memory_order_relaxed);
+}
+
+static inline void total_add(_Atomic uint16_t *total, int n)
+{
+	atomic_store_explicit(total, (uint16_t)(total_read(total) + n), memory_order_relaxed);
+}
+
 /* Requires: the table's lock, or that nobody else knows the table. */
 static inline void set_child(struct table *table, unsigned slot, struct table *child)
 {
-	table->used = (uint16_t)(table->used + !!child - !!child_of(table, slot));
+	total_add(&table->used, !!child - !!child_of(table, slot));
 	atomic_store_explicit(&table->slots[slot], (uint64_t)(uintptr_t)child, memory_order_release);
 }
 
@@ -69,6 +81,26 @@ static inline void table_get(struct table *table)
 
 /* table_create - a table with one reference. With @reserve, from the reserve if there is no memory. Returns: NULL. */
 struct table *table_create(struct table_pool *pool, unsigned level, bool reserve);
+/*
+ * The explorer's machine has families only if it has swap: nobody else looks at them, and the orders in which leaves
+ * may join would all be explored.
+ */
+static inline bool has_families(const struct table_pool *pool)
+{
+	return !exploring || pool->swap;
+}
+
+/*
+ * kin_found - a family of its own for a new leaf. Returns: 0; -ENOMEM.
+ * kin_prepare - what @copy, a new leaf, needs to join the families of @like. Returns: 0; -ENOMEM.
+ * kin_join - join them. Requires: the lock of @like. Returns: false: they have become others meanwhile.
+ * kin_leave - @leaf leaves all: nobody refers to it.
+ */
+int kin_found(struct table_pool *pool, struct table *leaf);
+int kin_prepare(struct table_pool *pool, struct table *copy, struct table *like);
+bool kin_join(struct table *copy, struct table *like);
+void kin_leave(struct table_pool *pool, struct table *leaf);
+
 /* table_put - drop a reference that is no path of its own (a moved or temporary one). */
 void table_put(struct table_pool *pool, struct table *table);
 /* table_drop_path - drop a reference through which a space sees what hangs below: its pages are unaccounted as well.

@@ -20,6 +20,12 @@ static struct pte copy_entry(struct table_pool *pool, struct pte pte)
 {
 	struct ucow_page *page;
 
+	if (unlikely(pte_is_swap(pte))) {
+		if (!pool->accounts_ahead)
+			pool->swap->dup(pool->swap_arg, pte_swap_entry(pte), 1);
+		return pte_swap_share(pte);
+	}
+	table_count_zero(pool, pte, 1);
 	if (!pte_has_page(pte))
 		return pte;
 	page = pte_page(pool->frames, pte);
@@ -54,11 +60,27 @@ static void copy_leaf(struct table_pool *pool, struct table *shared, struct tabl
 			atomic_store_explicit(&shared->slots[slot], pte.v, memory_order_release);
 		atomic_store_explicit(&copy->slots[slot], pte.v, memory_order_relaxed);
 	}
-	copy->anon = shared->anon;
-	copy->file = shared->file;
-	copy->swap = shared->swap;
-	copy->used = shared->used;
+	total_add(&copy->anon, total_read(&shared->anon));
+	total_add(&copy->file, total_read(&shared->file));
+	total_add(&copy->swap, total_read(&shared->swap));
+	total_add(&copy->used, total_read(&shared->used));
 	shared->accounted -= pool->accounts_ahead;
+}
+
+/* From its joining on, reclaim can find the copy: not before it is whole. Returns: false: @shared has joined a family.
+ */
+static bool join_and_copy(struct table_pool *pool, struct table *shared, struct table *copy)
+{
+	bool joined;
+
+	if (has_families(pool))
+		table_lock_nested(copy);
+	joined = kin_join(copy, shared);
+	if (joined)
+		copy_leaf(pool, shared, copy);
+	if (has_families(pool))
+		table_unlock(copy);
+	return joined;
 }
 
 static void copy_upper(struct table *shared, struct table *copy)
@@ -72,6 +94,20 @@ static void copy_upper(struct table *shared, struct table *copy)
 		set_child(copy, slot, child);
 		left--;
 	}
+}
+
+/* Whether an entry's swap slot can be named by no more. Slots are counted far beyond any real number of tables. */
+static bool names_full_slots(const struct table_pool *pool, const struct table *leaf)
+{
+	if (likely(!leaf->swap))
+		return false;
+	for (unsigned slot = 0; slot < fanout_of(0); slot++) {
+		struct pte pte = slot_pte(leaf, slot);
+
+		if (pte_is_swap(pte) && pool->swap->is_full(pool->swap_arg, pte_swap_entry(pte)))
+			return true;
+	}
+	return false;
 }
 
 /* ---- an own copy ---- */
@@ -109,7 +145,7 @@ static void install(struct page_table *pt, struct table *parent, unsigned slot, 
 
 /*
  * Fill @copy from @shared. Returns: false if @shared has turned private meanwhile: our reference and the temporary one
- * are all.
+ * are all; or if it has joined another family.
  */
 static bool fill(struct table_pool *pool, struct table *shared, struct table *copy)
 {
@@ -120,7 +156,7 @@ static bool fill(struct table_pool *pool, struct table *shared, struct table *co
 	if (others && shared->level)
 		copy_upper(shared, copy);
 	else if (others)
-		copy_leaf(pool, shared, copy);
+		others = join_and_copy(pool, shared, copy);
 	table_unlock(shared);
 	return others;
 }
@@ -176,12 +212,29 @@ static struct table *hanging_private(struct page_table *pt, struct table *parent
 	return likely(hanging(pt, parent, slot) == child) || MUTATED(SKIP_OWN_RECHECK) ? child : NULL;
 }
 
+/*
+ * What a copy of @table needs, taken beforehand: the table, room in as many families, and in the counts of the swap
+ * slots that it names. Returns: NULL: no memory.
+ */
+static struct table *create_like(struct table_pool *pool, struct table *table, bool reserve)
+{
+	struct table *copy = table_create(pool, table->level, reserve);
+
+	if (!copy || table->level)
+		return copy;
+	if (unlikely(kin_prepare(pool, copy, table)) || unlikely(names_full_slots(pool, table))) {
+		table_put(pool, copy);
+		return NULL;
+	}
+	return copy;
+}
+
 struct table *own_child(struct page_table *pt, struct table *parent, unsigned slot, bool reserve)
 {
 	struct table *child, *copy;
 
 	while (!(child = hanging_private(pt, parent, slot))) {
-		copy = table_create(pt->pool, hanging(pt, parent, slot)->level, reserve);
+		copy = create_like(pt->pool, hanging(pt, parent, slot), reserve);
 		if (!copy)
 			return NULL;
 		if (replace(pt, parent, slot, copy)) {
@@ -218,7 +271,7 @@ static bool leaf_holds_refs(const struct table_pool *pool, const struct table *l
 		if (pte_kind(pte) != PTE_KIND_ANON)
 			continue;
 		page = pte_page(pool->frames, pte);
-		if (page_is(page, PAGE_EXCLUSIVE) && page_refcount(page) > 1)
+		if (page_is(page, PAGE_EXCLUSIVE) && page_refcount(page) > 1u + page_is(page, PAGE_SWAPCACHE))
 			return true;
 	}
 	return false;
@@ -248,6 +301,15 @@ void table_refresh_marks(struct page_table *pt)
 
 /* ---- fork ---- */
 
+/* The parent's space is locked exclusively, and @table, marked, is its alone: nobody else lets it join a family. */
+static void join_under_lock(struct table *made, struct table *table)
+{
+	table_lock(table);
+	if (!kin_join(made, table))
+		UCOW_BUG("a marked leaf joined a family while its space was locked");
+	table_unlock(table);
+}
+
 /* Returns: what a child space gets for @table: itself, or, where it may hold references, a new table. NULL: no memory.
  */
 static struct table *share(struct table_pool *pool, struct table *table)
@@ -259,7 +321,9 @@ static struct table *share(struct table_pool *pool, struct table *table)
 		count(pool->counters, UCOW_COUNTER_TABLE_SHARE);
 		return table;
 	}
-	made = table_create(pool, table->level, false);
+	made = create_like(pool, table, false);
+	if (made && !table->level)
+		join_under_lock(made, table);
 	for (unsigned slot = 0; made && table->level && slot < fanout_of(table->level); slot++) {
 		struct table *child = child_of(table, slot), *given = child ? share(pool, child) : NULL;
 
@@ -326,6 +390,10 @@ static void leaf_account(struct table_pool *pool, struct table *leaf)
 		struct pte pte = slot_pte(leaf, slot);
 		struct ucow_page *page;
 
+		if (unlikely(pte_is_swap(pte))) {
+			pool->swap->dup(pool->swap_arg, pte_swap_entry(pte), 1);
+			atomic_store_explicit(&leaf->slots[slot], pte_swap_share(pte).v, memory_order_release);
+		}
 		if (!pte_has_page(pte))
 			continue;
 		page = pte_page(pool->frames, pte);

@@ -19,7 +19,7 @@ uint64_t table_span(unsigned level)
 
 size_t table_size(unsigned level)
 {
-	return sizeof(struct table) + table_fanout(level) * sizeof(uint64_t);
+	return sizeof(struct table) + table_fanout(level) * sizeof(uint64_t) + (level ? 0 : sizeof(struct kin));
 }
 
 /* ---- memory ---- */
@@ -30,6 +30,8 @@ void table_pool_init(struct table_pool *pool, struct frame_pool *frames, struct 
 	memset(pool, 0, sizeof(*pool));
 	for (unsigned level = 0; level < TABLE_LEVELS; level++)
 		slab_init(&pool->slabs[level], table_size(level));
+	slab_init(&pool->families, sizeof(struct family));
+	slab_init(&pool->kin, sizeof(struct kin));
 	pool->frames = frames;
 	pool->epoch = epoch;
 	pool->inject = inject;
@@ -45,6 +47,8 @@ void table_pool_destroy(struct table_pool *pool)
 			slab_free(&pool->slabs[level], pool->reserved[level][--pool->nreserved[level]]);
 		slab_destroy(&pool->slabs[level]);
 	}
+	slab_destroy(&pool->families);
+	slab_destroy(&pool->kin);
 }
 
 static struct table *reserve_take(struct table_pool *pool, unsigned level)
@@ -106,13 +110,27 @@ struct table *table_create(struct table_pool *pool, unsigned level, bool reserve
 	return table;
 }
 
-/* Drop the mapping of the page that @pte names, and note what became of it. */
-static void drop_page(struct table_pool *pool, struct pte pte, struct drop_tally *tally)
+bool table_drop_mapping(struct table_pool *pool, struct ucow_page *page)
 {
-	struct ucow_page *page = pte_page(pool->frames, pte);
-	bool last = MUTATED(LEAK_REF_ON_ZAP) ? page_unmap(page) : page_drop_mapping(page);
+	bool last = page_unmap(page);
 
-	if (likely(!tally) || pte_kind(pte) != PTE_KIND_ANON)
+	if (unlikely(last && page_is(page, PAGE_SWAPCACHE)))
+		last = pool->swap->unmapped(pool->swap_arg, page);
+	if (!MUTATED(LEAK_REF_ON_ZAP))
+		page_put(page);
+	return last;
+}
+
+/* Drop what @pte names, and note what became of its page. */
+static void drop_entry(struct table_pool *pool, struct pte pte, struct drop_tally *tally)
+{
+	bool last;
+
+	if (unlikely(pte_is_swap(pte)))
+		last = pool->swap->drop(pool->swap_arg, pte_swap_entry(pte), 1);
+	else
+		last = table_drop_mapping(pool, pte_page(pool->frames, pte));
+	if (likely(!tally) || pte_kind(pte) == PTE_KIND_SHARED)
 		return;
 	tally->freed += last;
 	tally->kept += !last;
@@ -124,8 +142,10 @@ static void leaf_unaccount(struct table_pool *pool, struct table *leaf, struct d
 	for (unsigned slot = 0; slot < fanout_of(0); slot++) {
 		struct pte pte = slot_pte(leaf, slot);
 
-		if (pte_has_page(pte))
-			drop_page(pool, pte, tally);
+		if (pte_has_page(pte) || pte_is_swap(pte))
+			drop_entry(pool, pte, tally);
+		else if (leaf->accounted == 1)
+			table_count_zero(pool, pte, -1);
 	}
 	leaf->accounted--;
 }
@@ -137,19 +157,23 @@ static void leaf_unaccount(struct table_pool *pool, struct table *leaf, struct d
 static void give_back(struct table_pool *pool, struct table *table)
 {
 	atomic_fetch_sub_explicit(&pool->bytes, table_size(table->level), memory_order_relaxed);
+	table->grave.level = table->level;
 	if (epoch_is_alone(pool->epoch) || MUTATED(FREE_TABLE_AT_ONCE))
 		slab_free(&pool->slabs[table->level], table);
 	else
-		epoch_defer_chain(pool->epoch, table, &table->chain);
+		epoch_defer_chain(pool->epoch, &table->grave, &table->grave.next);
 }
 
 void table_release_chain(struct table_pool *pool, void *chain)
 {
 	while (chain) {
-		struct table *table = chain;
+		struct grave *grave = chain;
 
-		chain = table->chain;
-		slab_free(&pool->slabs[table->level], table);
+		chain = grave->next;
+		if (grave->level == TABLE_LEVELS)
+			slab_free(&pool->families, container_of(grave, struct family, grave));
+		else
+			slab_free(&pool->slabs[grave->level], container_of(grave, struct table, grave));
 	}
 }
 
@@ -162,9 +186,11 @@ static void table_free(struct table_pool *pool, struct table *table, struct drop
 
 		if (child) {
 			put_tallied(pool, child, tally);
-			table->used--;
+			total_add(&table->used, -1);
 		}
 	}
+	if (!table->level)
+		kin_leave(pool, table);
 	while (!table->level && table->accounted)
 		leaf_unaccount(pool, table, tally);
 	give_back(pool, table);
@@ -177,7 +203,7 @@ static uint64_t anon_below(struct table *table)
 
 	if (!table->level) {
 		table_lock(table);
-		n = table->anon;
+		n = (uint64_t)table->anon + table->swap;
 		table_unlock(table);
 	}
 	for (unsigned slot = 0; table->level && slot < table_fanout(table->level); slot++)
@@ -263,13 +289,15 @@ void page_table_drop(struct page_table *pt)
 /* ---- leaves ---- */
 
 /* The leaf's total that counts entries of this kind, or NULL: special memory is in no RSS. */
-static uint16_t *total_of(struct table *leaf, struct pte pte)
+static _Atomic uint16_t *total_of(struct table *leaf, struct pte pte)
 {
 	switch (pte_kind(pte)) {
 	case PTE_KIND_ANON:
 		return &leaf->anon;
 	case PTE_KIND_SHARED:
 		return &leaf->file;
+	case PTE_KIND_SWAP:
+		return &leaf->swap;
 	case PTE_KIND_NONE:
 	case PTE_KIND_ZERO_PAGE:
 	case PTE_KIND_PFN:
@@ -281,18 +309,18 @@ static uint16_t *total_of(struct table *leaf, struct pte pte)
 void leaf_set(struct table *leaf, uint64_t va, struct pte pte)
 {
 	struct pte old = leaf_get(leaf, va);
-	uint16_t *less = total_of(leaf, old), *more = total_of(leaf, pte);
+	_Atomic uint16_t *less = total_of(leaf, old), *more = total_of(leaf, pte);
 
 	/* Accessed bits change under shared leaves too, whose totals other spaces may be reading: those stay untouched.
 	 */
 	if (less != more) {
 		if (less)
-			(*less)--;
+			total_add(less, -1);
 		if (more)
-			(*more)++;
+			total_add(more, 1);
 	}
 	if (pte_is_none(pte) != pte_is_none(old))
-		leaf->used = (uint16_t)(leaf->used + (pte_is_none(old) ? 1 : -1));
+		total_add(&leaf->used, pte_is_none(old) ? 1 : -1);
 	/* What walks without locks find behind the entry is there: the bytes of a new page, for instance. [ORD-ENTRY-1]
 	 */
 	atomic_store_explicit(&leaf->slots[slot_of(0, va)], pte.v, memory_order_release);
@@ -325,13 +353,36 @@ struct walk table_walk_now(const struct page_table *pt, uint64_t va)
 	return walk;
 }
 
+/* A leaf gets a family: that of @like, whose entries it will get, or its own. */
+static int make_kin(struct table_pool *pool, struct table *made, struct table *like)
+{
+	int error;
+
+	if (made->level)
+		return 0;
+	if (!like)
+		return kin_found(pool, made);
+	error = kin_prepare(pool, made, like);
+	if (error)
+		return error;
+	table_lock(like);
+	if (!kin_join(made, like))
+		UCOW_BUG("a leaf joined a family while its space was locked");
+	table_unlock(like);
+	return 0;
+}
+
 /* The child in @slot, made if missing. Allocation happens outside the lock; whoever installs first wins. */
-static struct table *make_child(struct table_pool *pool, struct table *table, unsigned slot)
+static struct table *make_child(struct table_pool *pool, struct table *table, unsigned slot, struct table *like)
 {
 	struct table *made = table_create(pool, table->level - 1u, false), *child;
 
 	if (!made)
 		return NULL;
+	if (unlikely(make_kin(pool, made, like))) {
+		table_put(pool, made);
+		return NULL;
+	}
 	table_lock(table);
 	child = child_of(table, slot);
 	if (!child)
@@ -344,7 +395,7 @@ static struct table *make_child(struct table_pool *pool, struct table *table, un
 }
 
 /* A section, because what is shared may be let go of by another thread of this space while we look at it. */
-struct table *own_down_to(struct page_table *pt, uint64_t va, unsigned bottom)
+static struct table *own_down(struct page_table *pt, uint64_t va, unsigned bottom, struct table *like)
 {
 	struct table *table;
 
@@ -353,10 +404,27 @@ struct table *own_down_to(struct page_table *pt, uint64_t va, unsigned bottom)
 	for (unsigned level = TABLE_ROOT_LEVEL; level > bottom && table; level--) {
 		unsigned slot = slot_of(level, va);
 
-		table = child_of(table, slot) ? own_child(pt, table, slot, false) : make_child(pt->pool, table, slot);
+		table = child_of(table, slot) ? own_child(pt, table, slot, false)
+					      : make_child(pt->pool, table, slot, like);
 	}
 	epoch_leave(pt->pool->epoch);
 	return table;
+}
+
+struct table *own_down_to(struct page_table *pt, uint64_t va, unsigned bottom)
+{
+	return own_down(pt, va, bottom, NULL);
+}
+
+int table_own_leaf_of(struct page_table *pt, uint64_t va, struct table *source, struct table **leaf)
+{
+	struct table *table = own_down(pt, va, 0, source);
+
+	if (!table)
+		return -ENOMEM;
+	*leaf = table;
+	/* It was there already. */
+	return table_adopt(pt->pool, table, source, 0);
 }
 
 int table_own_leaf(struct page_table *pt, uint64_t va, struct table **leaf)
@@ -457,7 +525,7 @@ static void zap_release(struct zap *zap)
 	if (!MUTATED(DROP_BEFORE_SHOOTDOWN))
 		tlb_shootdown(pt);
 	for (unsigned i = 0; i < zap->npages; i++)
-		drop_page(pt->pool, zap->pages[i], pt->tally);
+		drop_entry(pt->pool, zap->pages[i], pt->tally);
 	for (unsigned i = 0; i < zap->ntables; i++)
 		table_drop_path(pt->pool, zap->tables[i], pt->tally);
 	if (MUTATED(DROP_BEFORE_SHOOTDOWN))
@@ -489,8 +557,9 @@ static void zap_entries(struct zap *zap, struct table *leaf, uint64_t start, uin
 
 		if (pte_is_none(pte))
 			continue;
-		if (pte_has_page(pte))
+		if (pte_has_page(pte) || pte_is_swap(pte))
 			zap->pages[zap->npages++] = pte;
+		table_count_zero(zap->pt->pool, pte, -1);
 		leaf_set(leaf, va, pte_none());
 	}
 	table_unlock(leaf);

@@ -22,6 +22,39 @@
 #define TABLE_LEAF_MAX      (1 << TABLE_LEAF_BITS) /* entries of a leaf: for arrays that hold one leaf's worth */
 #define TABLE_MAY_HOLD_REFS 1u /* hint: a get or a pin was taken below; such a table has one reference [rule 4] */
 
+/* Heads what may still be looked at after it has gone out of use: its memory waits for a grace period. */
+struct grave {
+	void *next;
+	unsigned level; /* of the table; TABLE_LEVELS: a family */
+};
+
+/*
+ * The reverse map of private memory. A page is born in a slot of a leaf, and from there it gets only into copies of
+ * that leaf, at the same slot, or, by mremap, into another leaf at a distance that all pages of one leaf have in
+ * common. So the leaves that may map a page are a *family*: the one in which it was born, all copies of it, and those
+ * that pages were moved to. A page names its family and its home, the slot that it has in members without a shift;
+ * whoever looks for its mappings looks at one slot of each member, however many spaces share a member.
+ *
+ * A member joins before it gets an entry that others have, under the lock of the leaf that it gets it from, and leaves
+ * when nobody refers to it any more, before its entries go. (F) the family's lock
+ */
+struct family {
+	struct spin lock; /* LOCK_FAMILY, after the leaf's; who goes the other way tries the leaf's */
+	uint32_t nkin;    /* (F) */
+	uint32_t holds;   /* (F) by merged pages, which name families that may have ended */
+	struct list kin;  /* (F) oldest first */
+	struct grave grave;
+};
+
+/* The membership of one leaf in one family. */
+struct kin {
+	struct family *family; /* (T) of the leaf; NULL: a leaf that has none yet */
+	struct table *leaf;    /* (C) */
+	struct kin *next;      /* (T) the leaf's next */
+	struct list link;      /* (F) */
+	int shift;             /* (C) the page at home h is in slot h + shift */
+};
+
 /*
  * (A) atomic (T) this table's lock (C) fixed after creation
  *
@@ -33,15 +66,26 @@ struct table {
 	struct spin lock;          /* LOCK_TABLE + depth */
 	uint8_t level;             /* (C) 0: leaf */
 	_Atomic uint8_t hints;     /* (A) TABLE_MAY_HOLD_REFS */
-	uint16_t used;             /* (T) slots that are not empty */
-	uint16_t anon, file, swap; /* (T) level 0: entries by kind; an mm's RSS is their sum */
-	uint32_t accounted;        /* (T) level 0: on behalf of how many paths its pages are counted; see share.c */
-	uint32_t tallied;          /* scratch of table_tally: references met so far */
-	union {
-		struct list family; /* reserved: the copies of one leaf, for the rmap */
-		void *chain;        /* of a table that nobody refers to any more, until a grace period is over */
-	};
-	_Atomic uint64_t slots[]; /* (T) to write */
+	_Atomic uint16_t used;     /* (T) to write: slots that are not empty */
+	/* (T) to write; level 0: entries by kind; an mm's RSS is their sum */
+	_Atomic uint16_t anon, file, swap;
+	uint32_t accounted;       /* (T) level 0: on behalf of how many paths its pages are counted; see share.c */
+	uint32_t tallied;         /* scratch of table_tally: references met so far */
+	struct grave grave;       /* once nobody refers to it */
+	_Atomic uint64_t slots[]; /* (T) to write; behind those of a leaf: struct kin, its first family */
+};
+
+/* Swap slots as the tables see them: references counted elsewhere. Called with a leaf's lock held. */
+struct swap_ops {
+	/* One entry more, or @n, names the slot. @n entries less; returns whether it was the last to name or map the
+	 * page. */
+	void (*dup)(void *arg, struct swap_entry entry, uint32_t n);
+	bool (*drop)(void *arg, struct swap_entry entry, uint32_t n);
+	/* Whether one more would be too many. */
+	bool (*is_full)(void *arg, struct swap_entry entry);
+	/* @page is in the swap cache, and no entry maps it any more: its slot may be of no use. Returns: whether none
+	 * names it. */
+	bool (*unmapped)(void *arg, struct ucow_page *page);
 };
 
 #define TABLE_RESERVE \
@@ -49,13 +93,17 @@ struct table {
 
 struct table_pool {
 	struct slab slabs[TABLE_LEVELS];
-	struct frame_pool *frames; /* (C) the machine's */
-	struct epoch *epoch;       /* (C) the machine's */
-	struct inject *inject;     /* (C) the machine's */
-	struct counters *counters; /* (C) the machine's */
-	bool accounts_ahead;       /* (C) fork mode `tables`: a fork has counted the pages of what it shares */
-	_Atomic uint64_t bytes;    /* tables in use */
-	struct spin reserve_lock;  /* LOCK_SLAB; guards the next group */
+	struct slab families, kin;
+	const struct swap_ops *swap;  /* (C) once there are swap entries */
+	void *swap_arg;               /* (C) */
+	struct frame_pool *frames;    /* (C) the machine's */
+	struct epoch *epoch;          /* (C) the machine's */
+	struct inject *inject;        /* (C) the machine's */
+	struct counters *counters;    /* (C) the machine's */
+	bool accounts_ahead;          /* (C) fork mode `tables`: a fork has counted the pages of what it shares */
+	_Atomic uint64_t bytes;       /* tables in use */
+	_Atomic uint64_t merged_zero; /* entries that are the zero page because a page of zeros was merged */
+	struct spin reserve_lock;     /* LOCK_SLAB; guards the next group */
 	_Atomic unsigned nreserved[TABLE_LEVELS];
 	struct table *reserved[TABLE_LEVELS][TABLE_RESERVE];
 };
@@ -138,6 +186,12 @@ static inline struct table *table_find_leaf(const struct page_table *pt, uint64_
  * program sees has changed).
  */
 int table_own_leaf(struct page_table *pt, uint64_t va, struct table **leaf);
+
+/*
+ * table_own_leaf_of - table_own_leaf for a leaf that will get the entries of @source at the same place: if it has to be
+ * made it is of the same families. Requires: as table_own_leaf, and the lock that keeps @source in its place.
+ */
+int table_own_leaf_of(struct page_table *pt, uint64_t va, struct table *source, struct table **leaf);
 
 /*
  * table_own_range - own every leaf that exists in [start, end), so that changing it cannot fail for lack of memory.
@@ -254,6 +308,12 @@ static inline void table_lock(struct table *table)
 	spin_lock(&table->lock, LOCK_TABLE_LEAF - table->level);
 }
 
+/* table_trylock - against the order of locks, for who can do without. */
+static inline bool table_trylock(struct table *table)
+{
+	return spin_trylock(&table->lock, LOCK_TABLE_LEAF - table->level);
+}
+
 /* A second leaf: fork's child (not published yet), mremap's target (mmap lock held exclusively). */
 static inline void table_lock_nested(struct table *table)
 {
@@ -279,6 +339,56 @@ static inline struct pte leaf_peek(const struct table *leaf, uint64_t va)
 
 	return (struct pte){atomic_load_explicit(&leaf->slots[slot], memory_order_acquire)};
 }
+
+/*
+ * table_drop_mapping - one entry less maps @page: its count, then its reference; a swap slot that is of no use any more
+ * goes with the last. Returns: whether no entry maps it any more.
+ */
+bool table_drop_mapping(struct table_pool *pool, struct ucow_page *page);
+
+/* ---- families: family.c ---- */
+
+static inline struct kin *leaf_kin(const struct table *leaf)
+{
+	return (struct kin *)(uintptr_t)&leaf->slots[TABLE_LEAF_MAX];
+}
+
+static inline int leaf_slot(uint64_t va)
+{
+	return (int)(va >> UCOW_PAGE_SHIFT) & (TABLE_LEAF_MAX - 1);
+}
+
+/* leaf_bear - @page is born at @va: its family and home. Requires: nobody else knows the page. */
+static inline void leaf_bear(const struct table *leaf, uint64_t va, struct ucow_page *page)
+{
+	const struct kin *kin = leaf_kin(leaf);
+
+	page->mapping = kin->family;
+	page->home = (int8_t)(leaf_slot(va) - kin->shift);
+}
+
+/*
+ * table_adopt - @leaf will get entries of @source, @shift slots further up: it joins the families of @source.
+ * Requires: both mmap locks that matter exclusively; no table lock. Returns: 0; -ENOMEM (it may have joined some).
+ */
+int table_adopt(struct table_pool *pool, struct table *leaf, struct table *source, int shift);
+
+/* family_hold / family_drop - the family's memory stays, with no leaf left in it too. Hold requires: it has a leaf. */
+void family_hold(struct family *family);
+void family_drop(struct table_pool *pool, struct family *family);
+/* family_is_empty - no leaf belongs to it, and none ever will. Requires: a hold. */
+bool family_is_empty(struct family *family);
+
+/* family_check - [INV-RMAP-1] every member is a leaf that lists the family. Returns: NULL or what is wrong. */
+const char *family_check(struct family *family);
+
+/* table_count_zero - @n more entries like @pte, or (-1) one less; of interest if it is a merged page of zeros. */
+static inline void table_count_zero(struct table_pool *pool, struct pte pte, int64_t n)
+{
+	if (unlikely(pte_is_merged_zero(pte)))
+		atomic_fetch_add_explicit(&pool->merged_zero, (uint64_t)n, memory_order_relaxed);
+}
+
 /* leaf_set - write the entry for @va and keep the totals. Requires: the leaf's lock. */
 void leaf_set(struct table *leaf, uint64_t va, struct pte pte);
 
@@ -292,6 +402,12 @@ void leaf_set(struct table *leaf, uint64_t va, struct pte pte);
 void generations_init(struct generations *generations);
 /* tlb_invalidate - no translation of [start, end) made before this call is used in a section that begins after it. */
 void tlb_invalidate(struct generations *generations, uint64_t start, uint64_t end);
+
+/*
+ * tlb_invalidate_all - no translation of any space that was made before this call is used in a section that begins
+ * after it: for changes below tables that do not tell who shares them. Spaces without a cpu have no translations.
+ */
+void tlb_invalidate_all(struct epoch *epoch);
 
 static inline uint64_t generation_read(const struct generations *generations, uint64_t va)
 {

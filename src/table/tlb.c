@@ -34,14 +34,17 @@ void tlb_invalidate(struct generations *generations, uint64_t start, uint64_t en
 }
 
 /*
- * All regions at once. Whoever bumps one of them holds the mmap lock: with it held exclusively nobody does, and 64
- * locked operations are spared.
+ * All regions at once, by fork: 64 locked operations are spared. Whoever bumps one region holds the mmap lock, which
+ * fork holds exclusively; reclaim alone does not (tlb_invalidate_all). If it bumps a counter between our load and our
+ * store, then after the sequence was made odd, so that nothing is cached that has its value; and its bump is not lost,
+ * for ours is as good. [ORD-GEN-2]
  */
 static void generations_advance(struct generations *generations)
 {
 	for (unsigned i = 0; i < UCOW_TLB_REGIONS && !MUTATED(SKIP_TLB_BUMP); i++) {
 		hook_step(HOOK_ADD, &generations->of[i]);
-		__atomic_store_n(&generations->of[i], generations->of[i] + 1, __ATOMIC_RELEASE);
+		__atomic_store_n(&generations->of[i], __atomic_load_n(&generations->of[i], __ATOMIC_RELAXED) + 1,
+				 __ATOMIC_RELEASE);
 	}
 }
 
@@ -54,6 +57,20 @@ void table_changed(struct page_table *pt)
 void table_forget_walks(struct page_table *pt)
 {
 	table_changed_shape(pt);
+}
+
+void tlb_invalidate_all(struct epoch *epoch)
+{
+	spin_lock(&epoch->lock, LOCK_EPOCH);
+	LIST_FOR_EACH (link, &epoch->members) {
+		const struct epoch_member *member = container_of(link, struct epoch_member, link);
+		struct page_table *pt = (struct page_table *)(uintptr_t)atomic_load_explicit(&member->of,
+											     memory_order_relaxed);
+
+		for (unsigned i = 0; pt && i < UCOW_TLB_REGIONS && !MUTATED(SKIP_TLB_BUMP); i++)
+			bump(&pt->generations.of[i]);
+	}
+	spin_unlock(&epoch->lock, LOCK_EPOCH);
 }
 
 /* ---- cpus ---- */

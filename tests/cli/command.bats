@@ -39,6 +39,13 @@ load common
 	[[ $output == *--quick* ]]
 }
 
+@test "bench: rows whose sides check what they have done" {
+	ucow bench --quick memcg-charge policy-held-pages policy-locked-pages
+	[ "$status" -eq 0 ]
+	[[ $output == *memcg-charge* && $output != *failed:* && $output != *skipped:* ]]
+	[ "$(grep -c '^[a-z-]* *ns ' <<<"$output")" -eq 3 ]
+}
+
 @test "no command is a usage error" {
 	ucow
 	[ "$status" -eq 2 ]

@@ -143,20 +143,20 @@ good_endless_good() {
 
 @test "why a test was left out is said beside it, and counted by reason" {
 	need_json
-	needing t/a ksm
-	needing t/b ksm
-	needing t/c swap
+	needing t/a uffd
+	needing t/b uffd
+	needing t/c thp
 	ucow litmus --on kernel t
 	[ "$status" -eq 0 ]
-	grep -qx '  skip   kernel  t/b.litmus: kernel: ksm: not driven yet' <<<"$output"
-	grep -qx '     2 tests  kernel: ksm: not driven yet' <<<"$output"
-	grep -qx '     1 test   kernel: swap: not driven yet' <<<"$output"
+	grep -qx '  skip   kernel  t/b.litmus: kernel: uffd: not driven yet' <<<"$output"
+	grep -qx '     2 tests  kernel: uffd: not driven yet' <<<"$output"
+	grep -qx '     1 test   kernel: thp: not driven yet' <<<"$output"
 	ucow litmus --on kernel --tap t
-	grep -qx 'ok 3 - kernel: c # SKIP kernel: swap: not driven yet' <<<"$output"
+	grep -qx 'ok 3 - kernel: c # SKIP kernel: thp: not driven yet' <<<"$output"
 	ucow litmus --on kernel --json t
-	jq -e '.results[2].reason == "kernel: swap: not driven yet"' <<<"$output"
+	jq -e '.results[2].reason == "kernel: thp: not driven yet"' <<<"$output"
 	ucow litmus --on both --policy all t
-	grep -A 1 -x '     2 tests  kernel: ksm: not driven yet' <<<"$output" | grep -qx '              a b'
+	grep -A 1 -x '     2 tests  kernel: uffd: not driven yet' <<<"$output" | grep -qx '              a b'
 }
 
 @test "which checks were left out, and why" {
@@ -197,6 +197,10 @@ good_endless_good() {
 	grep -q 'capabilities none' <<<"$output"
 	grep -q 'sees_frames no' <<<"$output"
 	grep -qx '  set_for_run nothing' <<<"$output"
+	for why in 'swap: needs root to switch swap on' 'cgroup: needs root to make control groups' \
+		'ksm: needs root to run same-page merging'; do
+		grep -qE "^ +[0-9]+ tests  kernel: $why$" <<<"$output"
+	done
 	grep -qE '^ +[0-9]+ tests  needs root \(CAP_SYS_ADMIN\) to see frame numbers \([0-9]+ checks\)$' <<<"$output"
 	grep -qE '^[0-9]+ tests, [0-9]+ runs: [1-9][0-9]+ pass, 0 break, ' <<<"$output"
 }
@@ -207,7 +211,7 @@ good_endless_good() {
 	command -v prove >/dev/null || skip "no prove"
 	holding t/good
 	failing t/bad
-	needing t/absent ksm
+	needing t/absent uffd
 	ucow litmus --on kernel --tap t
 	[ "$status" -eq 1 ]
 	"$UCOW" litmus --on kernel --tap t >all.tap || true
@@ -215,7 +219,7 @@ good_endless_good() {
 	echo "$output"
 	[ "$status" -eq 1 ]
 	grep -q 'Failed test:  2$' <<<"$output"
-	grep -q 'ok 1 - kernel: absent # SKIP kernel: ksm: not driven yet' <<<"$output"
+	grep -q 'ok 1 - kernel: absent # SKIP kernel: uffd: not driven yet' <<<"$output"
 	run ! grep -qiE 'parse error|bad plan|unknown' <<<"$output"
 	"$UCOW" litmus --on kernel --tap t/good.litmus >good.tap
 	prove -e cat good.tap
@@ -519,4 +523,139 @@ all_read() {
 	kill -TERM "$main"
 	finish
 	all_read 1
+}
+
+# ---- swap, groups and the merger for the time of a run ----
+
+# pressing NAME: a test that uses all of them, and then goes on for long
+pressing() {
+	{
+		echo "title: a page on a swap device, and much time"
+		echo "needs: swap ksm cgroup"
+		echo "cgroup g limit=1048576"
+		echo "A map page 1"
+		echo "A map buf 262144"
+		echo "A join g"
+		echo "A advise page mergeable"
+		echo 'A write page "same"'
+		echo "A advise page pageout"
+		yes "A read buf" | head -n 60000
+		echo "check A reads buf[0] zero"
+	} | litmus "$1"
+}
+
+# out_and_in NAME: holds where there is swap
+out_and_in() {
+	litmus "$1" <<-'END'
+		title: out and in
+		needs: swap
+		A map buf 4
+		A write buf "init"
+		A fork B
+		reclaim 4
+		check A buf is swapped
+		check B reads buf "init"
+	END
+}
+
+ksm=/sys/kernel/mm/ksm
+
+merger() { cat $ksm/{run,pages_to_scan,sleep_millisecs}; }
+
+# start_pressing: a run under pressure, its files below this test's folder
+start_pressing() {
+	export TMPDIR=$BATS_TEST_TMPDIR
+	need_switches
+	before=$(merger)
+	holding t/1-good
+	pressing t/2-endless
+	holding t/3-good
+	start --on kernel
+	# It may be that this machine, or this file system, swaps nothing.
+	grep -q '2-endless.*kernel: \(swap\|ksm\|cgroup\)' out && skip "$(grep 2-endless out)"
+	swap=$(echo "$BATS_TEST_TMPDIR"/ucow-swap-*)
+	mark=${swap##*/ucow-swap-}
+	until grep -q "^$swap " /proc/swaps && [ -n "$(members)" ]; do
+		kill -0 "$main" || return 1
+		sleep 0.05
+	done
+	[ "$(stat -c %a "$swap")" = 600 ]
+	[ "$(cat $ksm/pages_to_scan)" = 100000 ]
+}
+
+# Processes in the groups of the run.
+members() {
+	find /sys/fs/cgroup -path "*/ucow-$mark/*" -name cgroup.procs -exec cat {} + 2>/dev/null
+}
+
+nothing_is_left() {
+	! grep "ucow-swap-$mark" /proc/swaps || return 1
+	[ ! -e "$swap" ] || return 1
+	[ -z "$(find /sys/fs/cgroup -name "ucow-$mark" 2>/dev/null)" ] || return 1
+	[ "$(merger)" = "$before" ]
+}
+
+@test "swap and groups are there during a run, named, and gone after it" {
+	export TMPDIR=$BATS_TEST_TMPDIR
+	need_switches
+	before=$(merger)
+	out_and_in t/1-out
+	run -0 "$UCOW" litmus --on kernel t
+	[[ "$output" == *"set_for_run "*"swap=256M groups="* ]] || skip "no swap here"
+	[[ "$output" == *"1 test, 1 run: 1 pass, 0 break, 0 skip, 0 error"* ]]
+	[ "$(merger)" = "$before" ]
+	[ "$(echo "$TMPDIR"/ucow-*)" = "$TMPDIR/ucow-*" ]
+	run ! grep -F "$TMPDIR" /proc/swaps
+}
+
+@test "swap, groups and the merger are given back when the run is interrupted" {
+	start_pressing
+	kill -INT "$main"
+	finish
+	[ "$result" -eq 130 ]
+	nothing_is_left
+}
+
+@test "swap, groups and the merger are given back when the run is killed, or everybody in its session" {
+	for target in "" -; do
+		rm -rf t
+		start_pressing
+		kill -KILL -- "$target$main"
+		finish
+		[ "$result" -eq 137 ]
+		until nothing_is_left; do sleep 0.05; done
+	done
+}
+
+@test "swap, groups and the merger are given back when the guardian or a worker is killed" {
+	start_pressing
+	pkill -KILL -P "$main" -x ucow-guardian
+	kill -KILL "$supervisor"
+	finish
+	[ "$result" -eq 1 ]
+	grep -q 'kernel  .*/t/3-good.litmus$' out
+	nothing_is_left
+}
+
+@test "swap that a killed test had switched off is on for the next one" {
+	export TMPDIR=$BATS_TEST_TMPDIR
+	need_switches
+	{
+		echo "title: no swap, for long"
+		echo "A map buf 262144"
+		echo "swapoff"
+		yes "A read buf" | head -n 60000
+		echo "check A reads buf[0] zero"
+	} | litmus t/1-off
+	out_and_in t/2-out
+	start --on kernel
+	grep -q '1-off.*kernel: swap' out && skip "$(grep 1-off out)"
+	while grep -F "$TMPDIR" /proc/swaps; do
+		kill -0 "$main" || return 1
+		sleep 0.05
+	done
+	kill -KILL "$supervisor"
+	finish
+	[ "$result" -eq 1 ]
+	grep -q '^  pass   kernel  .*/t/2-out.litmus$' out
 }

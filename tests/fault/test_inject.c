@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The N-th allocation fails, for N = 1, 2, 3, ... until an operation needs fewer: after each failure the error is
- * -ENOMEM, every space and every pin is as it was, the invariants hold, the operation succeeds when repeated, and in
- * the end nothing is left.
+ * The N-th allocation fails, or the N-th page is beyond the limit of the space's memory group, for N = 1, 2, 3, ...
+ * until an operation needs fewer: after each failure the error is -ENOMEM, every space and every pin is as it was, the
+ * invariants hold, the operation succeeds when repeated, and in the end nothing is left.
  */
 #include "fixture.h"
 
@@ -18,6 +18,7 @@ struct look {
 
 struct scene {
 	struct world w;
+	struct ucow_memcg *memcg; /* which all spaces are members of */
 	const char *ram;
 	struct ucow_mm *other; /* a child, in scenarios that need one */
 	struct ucow_page *pins[8];
@@ -34,9 +35,10 @@ struct scene {
 
 /* What a failed allocation means to an operation. */
 enum lack {
-	FAILS,    /* -ENOMEM, and nothing has changed */
-	SHRUGS,   /* that, or success: populate */
-	SUCCEEDS, /* it frees memory: there is a reserve */
+	FAILS,       /* -ENOMEM, and nothing has changed */
+	SHRUGS,      /* that, or success: populate */
+	SUCCEEDS,    /* it frees memory: there is a reserve */
+	FAILS_ABOUT, /* as FAILS; giving frames back on its way, it meets a limit later than that */
 };
 
 struct scenario {
@@ -143,6 +145,8 @@ static struct scene open_scene(const struct scenario *scenario)
 	struct scene s = {.w = world_open()};
 
 	s.ram = ram_of(s.w.machine);
+	REQUIRE_EQ(ucow_memcg_create(s.w.machine, NULL, UCOW_MEMCG_NO_LIMIT, UCOW_MEMCG_NO_LIMIT, &s.memcg), 0);
+	REQUIRE_EQ(ucow_mm_join(s.w.mm, s.memcg), 0);
 	scenario->prepare(&s);
 	remember(&s);
 	return s;
@@ -192,16 +196,45 @@ static void check_failure(const struct scenario *scenario, struct scene *s, int 
 		check_pins(s);
 }
 
-/* One N. Returns whether the injection fired; if not, the operation needs fewer than N allocations. */
+/* Instead of injection: the spaces' group has room for N - 1 pages more. */
+#define BY_LIMIT 0
+
+static struct ucow_memcg_stat memcg_of(const struct scene *s)
+{
+	struct ucow_memcg_stat stat;
+
+	ucow_memcg_stat(s->memcg, &stat);
+	return stat;
+}
+
+static void arm(struct scene *s, unsigned kinds, uint64_t nth)
+{
+	ucow_machine_synchronize(s->w.machine);
+	if (kinds == BY_LIMIT)
+		REQUIRE_EQ(ucow_memcg_set_limit(s->memcg, memcg_of(s).usage + nth - 1, UCOW_MEMCG_NO_LIMIT), 0);
+	else
+		ucow_machine_inject(s->w.machine, kinds, nth);
+}
+
+/* Returns: whether an allocation failed. */
+static bool disarm(struct scene *s, unsigned kinds)
+{
+	if (kinds != BY_LIMIT)
+		return !ucow_machine_inject(s->w.machine, UCOW_INJECT_ALL, 0);
+	REQUIRE_EQ(ucow_memcg_set_limit(s->memcg, UCOW_MEMCG_NO_LIMIT, UCOW_MEMCG_NO_LIMIT), 0);
+	return memcg_of(s).oom_events != 0;
+}
+
+/* One N. Returns whether an allocation failed; if not, the operation needs fewer than N. */
 static bool check_nth(const struct scenario *scenario, unsigned kinds, uint64_t nth, bool look)
 {
 	struct scene s = open_scene(scenario);
 	bool fired;
 	int rc;
 
-	ucow_machine_inject(s.w.machine, kinds, nth);
+	arm(&s, kinds, nth);
 	rc = scenario->run(&s);
-	fired = !ucow_machine_inject(s.w.machine, UCOW_INJECT_ALL, 0);
+	fired = disarm(&s, kinds);
 	if (fired)
 		check_failure(scenario, &s, rc, look);
 	else
@@ -222,15 +255,20 @@ static unsigned count_failures(const struct scenario *scenario, unsigned kinds)
 	return n;
 }
 
-/* @least: so many allocations must have been made to fail; would catch a scenario that does not reach them. */
+/*
+ * @least: so many allocations must have been made to fail; would catch a scenario that does not reach them. All frames
+ * that fail are for spaces, and so charged.
+ */
 static void check_scenario(const struct scenario *scenario, unsigned least)
 {
-	unsigned n = count_failures(scenario, UCOW_INJECT_ALL);
+	unsigned n = count_failures(scenario, UCOW_INJECT_ALL), frames = count_failures(scenario, UCOW_INJECT_FRAME);
+	unsigned limited;
 
-	count_failures(scenario, UCOW_INJECT_FRAME);
 	count_failures(scenario, UCOW_INJECT_TABLE);
 	count_failures(scenario, UCOW_INJECT_OTHER);
-	printf("# %u allocations failed\n", n);
+	limited = count_failures(scenario, BY_LIMIT);
+	CHECK(scenario->lack == FAILS_ABOUT ? limited && limited <= frames : limited == frames);
+	printf("# %u allocations failed, %u of them frames\n", n, frames);
 	CHECK(n >= least);
 }
 
@@ -468,6 +506,148 @@ TEST(fork_that_finds_no_frames_for_early_copies)
 	CHECK_EQ(ucow_fork(w.mm, &child), 0);
 	CHECK_EQ(ucow_mm_destroy(child), 0);
 	world_close(&w);
+}
+
+/* ---- merging ---- */
+
+/* Equal pages by threes, with a child that shares some of them, and zeros at the end. */
+static void prepare_mergeable(struct scene *s)
+{
+	const struct ucow_ksm_options options = {
+		.size = sizeof(options), .use_zero_pages = true, .max_page_sharing = 4};
+
+	REQUIRE_EQ(ucow_ksm_configure(s->w.machine, &options), 0);
+	map_private(s->w.mm, 40);
+	REQUIRE_EQ(ucow_madvise(s->w.mm, BASE, 40 * PAGE, UCOW_MADV_MERGEABLE), 0);
+	for (unsigned i = 0; i < 40; i++)
+		put64(s->w.cpu, BASE + i * PAGE, i < 36 ? 1 + i % 3 : 0);
+	s->other = fork_mm(s->w.mm);
+	ucow_cpu_attach(s->w.cpu, s->other);
+	put64(s->w.cpu, BASE, 77);
+	ucow_cpu_attach(s->w.cpu, s->w.mm);
+}
+
+/* Not the first call, which makes the scanner. */
+static void prepare_scanner(struct scene *s)
+{
+	map_private(s->w.mm, 4);
+}
+
+static bool ksm_is_built(void)
+{
+	struct world w = world_open();
+	int rc = ucow_ksm_scan(w.machine, 1, NULL);
+
+	world_close(&w);
+	return rc != -EOPNOTSUPP;
+}
+
+static int run_configure(struct scene *s)
+{
+	const struct ucow_ksm_options options = {.size = sizeof(options)};
+
+	return ucow_ksm_configure(s->w.machine, &options);
+}
+
+TEST(first_use_of_the_scanner)
+{
+	if (!ksm_is_built())
+		SKIP("built without xxhash");
+	check_scenario(&(struct scenario){prepare_scanner, run_configure, NULL, FAILS}, 1);
+}
+
+static int run_start(struct scene *s)
+{
+	return ucow_ksm_start(s->w.machine);
+}
+
+static void verify_start(struct scene *s)
+{
+	REQUIRE_EQ(ucow_ksm_start(s->w.machine), -EBUSY);
+	ucow_ksm_stop(s->w.machine);
+}
+
+TEST(start_of_the_scanning_thread)
+{
+	if (!ksm_is_built())
+		SKIP("built without xxhash");
+	check_scenario(&(struct scenario){prepare_scanner, run_start, verify_start, FAILS}, 2);
+}
+
+static int run_merge(struct scene *s)
+{
+	return ucow_ksm_merge(s->w.machine, NULL);
+}
+
+/* All that can be is merged after all, with what was merged before memory ran out. */
+static void verify_merge(struct scene *s)
+{
+	struct ucow_ksm_stat stat;
+
+	ucow_ksm_stat(s->w.machine, &stat);
+	REQUIRE(stat.pages_sharing >= 40);
+	REQUIRE(stat.zero_pages == 8);
+	for (unsigned i = 0; i < 40; i++)
+		REQUIRE_EQ(get64(s->w.cpu, BASE + i * PAGE), i < 36 ? 1 + i % 3 : 0);
+}
+
+/* A part may be done, of which programs see nothing; what only makes searches longer is not missed. */
+TEST(merging)
+{
+	if (!ksm_is_built())
+		SKIP("built without xxhash");
+	check_scenario(&(struct scenario){prepare_mergeable, run_merge, verify_merge, SHRUGS}, 10);
+}
+
+static void prepare_merged(struct scene *s)
+{
+	prepare_mergeable(s);
+	REQUIRE_EQ(ucow_ksm_merge(s->w.machine, NULL), 0);
+}
+
+static int run_unmerge(struct scene *s)
+{
+	return ucow_ksm_unmerge(s->w.machine);
+}
+
+static void verify_unmerge(struct scene *s)
+{
+	struct ucow_ksm_stat stat;
+
+	ucow_ksm_stat(s->w.machine, &stat);
+	REQUIRE(!stat.pages_shared && !stat.zero_pages);
+}
+
+TEST(unmerging)
+{
+	if (!ksm_is_built())
+		SKIP("built without xxhash");
+	check_scenario(&(struct scenario){prepare_merged, run_unmerge, verify_unmerge, FAILS_ABOUT}, 40);
+}
+
+static int run_unmergeable(struct scene *s)
+{
+	return ucow_madvise(s->w.mm, BASE, 40 * PAGE, UCOW_MADV_UNMERGEABLE);
+}
+
+static void verify_unmergeable(struct scene *s)
+{
+	for (unsigned i = 0; i < 40; i++)
+		REQUIRE(!query(s->w.mm, BASE + i * PAGE).ksm);
+}
+
+TEST(advice_unmergeable)
+{
+	if (!ksm_is_built())
+		SKIP("built without xxhash");
+	check_scenario(&(struct scenario){prepare_merged, run_unmergeable, verify_unmergeable, FAILS}, 40);
+}
+
+TEST(cow_fault_of_a_merged_page)
+{
+	if (!ksm_is_built())
+		SKIP("built without xxhash");
+	check_scenario(&(struct scenario){prepare_merged, run_store, NULL, FAILS}, 1);
 }
 
 /* ---- references ---- */

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Usage: stress [--seed N] [--seconds N] [--families N] [--threads N] [--fork MODE] [--soak] [--self-test]
+ * Usage: stress [--seed N] [--seconds N] [--families N] [--threads N] [--fork MODE] [--pressure] [--merge] [--soak]
+ * [--self-test]
  *
  * Prints its seed first. Exit status 0: nothing went wrong; 1: something did (the last line says what and how to run it
  * again); 2: usage; 77: the machine cannot be had. With --self-test one wrong stamp is planted, and not noticing is the
- * failure. --soak goes on until it is interrupted, with another seed each minute.
+ * failure. --pressure: the families are members of memory groups that have room for half of them, and the rest is
+ * swapped. --merge: a thread merges equal pages meanwhile.
+ * --soak goes on until it is interrupted, with another seed each minute.
  */
 #include "stress.h"
 
@@ -72,6 +75,77 @@ static void *work(void *arg)
 	return NULL;
 }
 
+/* ---- pressure ---- */
+
+static int pressure_make(struct stress *stress)
+{
+	const struct ucow_swap_options swap = {
+		.size = sizeof(swap),
+		.nbytes = RAM_BYTES / 4,
+		.flags = UCOW_SWAP_MEMORY,
+	};
+	int error = ucow_swapon(stress->machine, &swap, &stress->swap);
+
+	if (error)
+		return error;
+	return ucow_memcg_create(stress->machine, NULL, (uint64_t)stress->options.families * STRESS_PAGES / 2,
+				 UCOW_MEMCG_NO_LIMIT, &stress->memcg);
+}
+
+/* Every other one has a limit of its own. */
+static int pressure_join(struct family *family)
+{
+	struct stress *stress = family->stress;
+	uint64_t limit = family->number & 1 ? UCOW_MEMCG_NO_LIMIT : STRESS_PAGES * 2 / 3;
+	int error = ucow_memcg_create(stress->machine, stress->memcg, limit, UCOW_MEMCG_NO_LIMIT, &family->memcg);
+
+	return error ? error : ucow_mm_join(family->mm, family->memcg);
+}
+
+/* All spaces have gone: nothing is charged any more, and no slot is in use. */
+static void pressure_clear(struct stress *stress)
+{
+	struct ucow_memcg_stat stat;
+	struct ucow_swap_stat swap;
+
+	ucow_memcg_stat(stress->memcg, &stat);
+	if (stat.usage || stat.swap_usage || stat.peak > stat.limit)
+		stress_fail(stress, "charged in the end: %llu pages, %llu slots; at most %llu of %llu",
+			    (unsigned long long)stat.usage, (unsigned long long)stat.swap_usage,
+			    (unsigned long long)stat.peak, (unsigned long long)stat.limit);
+	for (unsigned i = 0; i < stress->options.families; i++)
+		if (ucow_memcg_destroy(stress->families[i].memcg))
+			stress_fail(stress, "a group cannot be destroyed");
+	if (ucow_swap_stat(stress->machine, stress->swap, &swap) || swap.used)
+		stress_fail(stress, "%llu slots are left", (unsigned long long)swap.used);
+	printf("# %llu pages reclaimed, %llu operations had to wait, %llu failed\n", (unsigned long long)stat.reclaimed,
+	       (unsigned long long)stat.max_events, (unsigned long long)stat.oom_events);
+	if (ucow_memcg_destroy(stress->memcg))
+		stress_fail(stress, "the group above cannot be destroyed");
+}
+
+/* ---- merging ---- */
+
+/* Pages of zeros, and copies that nobody has written to yet, are equal. */
+static int merge_make(struct stress *stress)
+{
+	const struct ucow_ksm_options options = {
+		.size = sizeof(options), .use_zero_pages = true, .max_page_sharing = 8, .pages_to_scan = 64};
+	int error = ucow_ksm_configure(stress->machine, &options);
+
+	return error ? error : ucow_ksm_start(stress->machine);
+}
+
+static void merge_clear(struct stress *stress)
+{
+	struct ucow_ksm_stat stat;
+
+	ucow_ksm_stop(stress->machine);
+	ucow_ksm_stat(stress->machine, &stat);
+	printf("# %llu pages merged, %llu looked at\n", (unsigned long long)stat.merged,
+	       (unsigned long long)stat.pages_scanned);
+}
+
 /* ---- a round ---- */
 
 static int family_make(struct family *family, struct stress *stress, unsigned number)
@@ -84,6 +158,11 @@ static int family_make(struct family *family, struct stress *stress, unsigned nu
 	if (!error)
 		error = ucow_mmap(family->mm, 0, (uint64_t)STRESS_PAGES * UCOW_PAGE_SIZE,
 				  UCOW_PROT_READ | UCOW_PROT_WRITE, UCOW_MAP_PRIVATE, &family->va);
+	if (!error && stress->options.pressure)
+		error = pressure_join(family);
+	if (!error && stress->options.merge)
+		error = ucow_madvise(family->mm, family->va, (uint64_t)STRESS_PAGES * UCOW_PAGE_SIZE,
+				     UCOW_MADV_MERGEABLE);
 	if (!error && number == 1)
 		error = ucow_snapshot_group_create(family->mm, NULL, &family->group);
 	return error;
@@ -99,6 +178,10 @@ static int stage_make(struct stress *stress)
 	};
 	int error = ucow_machine_create(&options, &stress->machine);
 
+	if (!error && stress->options.pressure)
+		error = pressure_make(stress);
+	if (!error && stress->options.merge)
+		error = merge_make(stress);
 	stress->families = calloc(stress->options.families, sizeof(*stress->families));
 	for (unsigned i = 0; !error && i < stress->options.families; i++)
 		error = family_make(&stress->families[i], stress, i + 1);
@@ -111,6 +194,8 @@ static void stage_clear(struct stress *stress)
 	struct ucow_machine_stat stat;
 	char why[200];
 
+	if (stress->options.merge)
+		merge_clear(stress);
 	if (ucow_machine_check(stress->machine, why, sizeof(why)))
 		stress_fail(stress, "after the last operation: %s", why);
 	for (unsigned i = 0; i < stress->options.families; i++) {
@@ -126,6 +211,8 @@ static void stage_clear(struct stress *stress)
 		stress_fail(stress, "left behind: %llu pages, %llu bytes of tables, %llu pins, %llu gets",
 			    (unsigned long long)stat.used_pages, (unsigned long long)stat.table_bytes,
 			    (unsigned long long)stat.pins, (unsigned long long)stat.gets);
+	if (stress->options.pressure)
+		pressure_clear(stress);
 	if (ucow_machine_destroy(stress->machine))
 		stress_fail(stress, "the machine cannot be destroyed");
 	free(stress->families);
@@ -187,7 +274,8 @@ static void parse(int argc, char **argv, struct stress_options *options)
 		{"seed", required_argument, NULL, 's'},     {"seconds", required_argument, NULL, 't'},
 		{"families", required_argument, NULL, 'f'}, {"threads", required_argument, NULL, 'n'},
 		{"fork", required_argument, NULL, 'm'},     {"soak", no_argument, NULL, 'k'},
-		{"self-test", no_argument, NULL, 'p'},      {0},
+		{"self-test", no_argument, NULL, 'p'},      {"pressure", no_argument, NULL, 'r'},
+		{"merge", no_argument, NULL, 'e'},          {0},
 	};
 	int option;
 
@@ -210,6 +298,12 @@ static void parse(int argc, char **argv, struct stress_options *options)
 				fprintf(stderr, "stress: there is no fork mode `%s'\n", optarg);
 				exit(2);
 			}
+			break;
+		case 'r':
+			options->pressure = true;
+			break;
+		case 'e':
+			options->merge = true;
 			break;
 		case 'k':
 			options->soak = true;
@@ -238,9 +332,10 @@ static int report(struct stress *stress, uint64_t done)
 		return !failed;
 	}
 	if (failed)
-		printf("not ok: %s\n# again: --seed %llu --families %u --threads %u --fork %s\n", stress->what,
+		printf("not ok: %s\n# again: --seed %llu --families %u --threads %u --fork %s%s%s\n", stress->what,
 		       (unsigned long long)options->seed, options->families, options->threads,
-		       ucow_fork_mode_name(options->fork));
+		       ucow_fork_mode_name(options->fork), options->pressure ? " --pressure" : "",
+		       options->merge ? " --merge" : "");
 	else
 		printf("ok\n");
 	fflush(stdout);

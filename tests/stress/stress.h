@@ -52,7 +52,9 @@ struct stress_options {
 	unsigned seconds, families, threads;
 	enum ucow_fork_mode fork;
 	bool soak;
-	bool plant; /* write one wrong stamp, which must be noticed */
+	bool pressure; /* limits below what is used, and swap */
+	bool merge;    /* a thread merges equal pages */
+	bool plant;    /* write one wrong stamp, which must be noticed */
 };
 
 /* What the writer of a page says of it. Readers take `before` first and `after` last. */
@@ -66,6 +68,7 @@ struct family {
 	struct stress *stress;
 	unsigned number; /* 1.. */
 	struct ucow_mm *mm;
+	struct ucow_memcg *memcg; /* its first; NULL without pressure */
 	uint64_t va;
 	struct ucow_snapshot_group *group; /* of the first family; NULL */
 	struct page_state pages[STRESS_PAGES];
@@ -88,6 +91,8 @@ struct stress {
 	struct stress_options options;
 	struct ucow_machine *machine;
 	struct family *families;
+	struct ucow_memcg *memcg; /* above those of the families */
+	unsigned swap;            /* the device */
 	_Atomic bool stop;
 	_Atomic bool failed;
 	char what[400]; /* of the first failure */

@@ -352,6 +352,21 @@ static void drop_space(struct worker *worker, struct ucow_mm *mm)
 		stress_fail(worker->family->stress, "exit: %s", strerror(-error));
 }
 
+/* A group of some family's, which with it may have a child of another. NULL: there are none. */
+static struct ucow_memcg *any_memcg(struct worker *worker)
+{
+	struct stress *stress = worker->family->stress;
+
+	return stress->families[stress_random(worker, stress->options.families)].memcg;
+}
+
+static int fork_somewhere(struct worker *worker, struct ucow_mm **child)
+{
+	struct ucow_memcg *memcg = any_memcg(worker);
+
+	return memcg ? ucow_fork_into(worker->family->mm, memcg, child) : ucow_fork(worker->family->mm, child);
+}
+
 static void fork_child(struct worker *worker)
 {
 	struct frozen frozen[STRESS_PAGES];
@@ -359,7 +374,7 @@ static void fork_child(struct worker *worker)
 	struct ucow_mm *child;
 
 	look_all(worker->family, looks);
-	if (!went_well(worker, "fork", 0, ucow_fork(worker->family->mm, &child)))
+	if (!went_well(worker, "fork", 0, fork_somewhere(worker, &child)))
 		return;
 	freeze_all(worker->family, looks, frozen);
 	check_child(worker, child, frozen, "a child's read");
@@ -394,7 +409,7 @@ static void take_snapshot(struct worker *worker)
 	if (ucow_diff(snapshot, worker->family->mm, count_difference, &differences) || differences > 2 * STRESS_PAGES)
 		stress_fail(worker->family->stress, "diff: %llu differences", (unsigned long long)differences);
 	error = ucow_snapshot_verify(snapshot);
-	if (error)
+	if (error && error != -ENOMEM)
 		stress_fail(worker->family->stress, "a snapshot has changed: %s", strerror(-error));
 	drop_space(worker, snapshot);
 }
@@ -487,6 +502,8 @@ static void advise_free(struct worker *worker)
 {
 	unsigned page = own_page(worker);
 
+	if (worker->family->stress->options.pressure)
+		begin_drop(worker, page); /* else nothing ever takes it */
 	(void)went_well(
 		worker, "free", page,
 		ucow_madvise(worker->family->mm, page_va(worker->family, page), UCOW_PAGE_SIZE, UCOW_MADV_FREE));
@@ -501,6 +518,28 @@ static void populate(struct worker *worker)
 static void arm_hints(struct worker *worker)
 {
 	(void)!ucow_numa_hint(worker->family->mm, page_va(worker->family, any_page(worker)), UCOW_PAGE_SIZE);
+}
+
+/* ---- pressure ---- */
+
+static void reclaim_pages(struct worker *worker)
+{
+	(void)ucow_reclaim(worker->family->stress->machine, any_memcg(worker), 1 + stress_random(worker, 16));
+}
+
+static void page_out(struct worker *worker)
+{
+	unsigned page = any_page(worker);
+
+	(void)went_well(worker, "page out", page,
+			ucow_madvise(worker->family->mm, page_va(worker->family, page), UCOW_PAGE_SIZE,
+				     stress_random(worker, 4) ? UCOW_MADV_PAGEOUT : UCOW_MADV_COLD));
+}
+
+static void join_group(struct worker *worker)
+{
+	if (any_memcg(worker))
+		(void)went_well(worker, "join", 0, ucow_mm_join(worker->family->mm, any_memcg(worker)));
 }
 
 /* ---- looking ---- */
@@ -541,7 +580,8 @@ static struct operation {
 	{"protect", protect_page, 6, 0},    {"hide", hide_page, 4, 0},
 	{"free", advise_free, 4, 0},        {"populate", populate, 1, 0},
 	{"numa-hint", arm_hints, 4, 0},     {"query", query_page, 4, 0},
-	{"synchronize", synchronize, 1, 0},
+	{"synchronize", synchronize, 1, 0}, {"reclaim", reclaim_pages, 8, 0},
+	{"page-out", page_out, 20, 0},      {"join", join_group, 2, 0},
 };
 
 #define NOPERATIONS (sizeof(operations) / sizeof(operations[0]))

@@ -5,6 +5,7 @@
  */
 #include "tap.h"
 
+#include "litmus/facilities.h"
 #include "litmus/fuzz_kernel.h"
 #include "litmus/fuzz_noise.h"
 
@@ -448,6 +449,71 @@ TEST(migration_is_known_by_all_its_signs)
 	CHECK_EQ(noise(&court, &bench.test, "copy", lost, kept), FUZZ_NOISE_MIGRATION);
 	litmus_free(bench.litmus);
 	fuzz_court_close(&court);
+}
+
+/* ---- under pressure ---- */
+
+/* What this program sets up for itself, where it may. */
+static struct facilities facilities;
+static struct switches switches;
+
+static bool open_with_swap(struct bench *bench)
+{
+	facilities_plan(&facilities, NEED_SWAP, &switches);
+	REQUIRE_EQ(switches_hold(&switches), 0);
+	facilities_make(&facilities);
+	if (*facilities.no_swap || *facilities.no_groups) {
+		snprintf(tap_skipped, sizeof(tap_skipped), "%.100s %.90s", facilities.no_swap, facilities.no_groups);
+		switches_release(&switches);
+		return false;
+	}
+	if (open_bench(bench))
+		return true;
+	switches_release(&switches);
+	return false;
+}
+
+static void close_with_swap(struct bench *bench)
+{
+	char file[sizeof(facilities.swap_file)], groups[sizeof(facilities.groups)];
+
+	strcpy(file, facilities.swap_file);
+	strcpy(groups, facilities.groups);
+	close_bench(bench);
+	CHECK_EQ(switches_release(&switches), 0);
+	CHECK(access(file, F_OK) && access(groups, F_OK));
+}
+
+/* Twice, as one worker does it for many programs. */
+TEST(swapped_pages_stay_swapped_until_somebody_touches_them)
+{
+	struct bench bench;
+
+	if (!open_with_swap(&bench))
+		return;
+	for (unsigned times = 0; times < 2; times++) {
+		REQUIRE_EQ(
+			begin(&bench,
+			      "A map a 3\nA write a \"x\"\nA fork B\nB write a[0] \"y\"\nreclaim 1\n"
+			      "A read a[1]\nA advise a[1] pageout\nA advise a[2] cold\nA write a[2] \"z\"\nB read a\n",
+			      false),
+			0);
+		REQUIRE_EQ(steps(&bench, 5), 0);
+		for (unsigned process = 0; process < 2; process++)
+			for (unsigned page = 0; page < 3; page++) {
+				CHECK(view.pages[process][page].mapped && view.pages[process][page].has_bytes);
+				CHECK(view.pages[process][page].swapped && !view.pages[process][page].present);
+			}
+		REQUIRE_EQ(steps(&bench, 1), 0);
+		CHECK(view.pages[0][1].present && !view.pages[0][1].swapped);
+		CHECK(starts_with(view.pages[0][1].bytes, "x") && view.pages[1][1].swapped);
+		REQUIRE_EQ(steps(&bench, 4), 0);
+		CHECK(view.pages[0][2].present && view.pages[0][2].bytes[0] == 'z');
+		CHECK(view.pages[1][0].bytes[0] == 'y' && view.pages[1][2].bytes[0] == 'x');
+		CHECK_EQ(view.faults, 3);
+		CHECK_EQ(end(&bench), 0);
+	}
+	close_with_swap(&bench);
 }
 
 /* ---- without rights ---- */

@@ -15,7 +15,7 @@
 
 static const char *new_switch(const char *value)
 {
-	static char paths[4][64];
+	static char paths[8][64];
 	static int n;
 	char *path = paths[n++];
 	FILE *file;
@@ -155,6 +155,63 @@ TEST(what_somebody_else_has_set_meanwhile_stays)
 	CHECK_EQ(switches_release(&switches), 0);
 	CHECK(reads(one, "2"));
 	unlink(one);
+}
+
+TEST(what_its_holder_flips_is_restored_too)
+{
+	const char *one = new_switch("1"), *same = new_switch("0");
+	struct switches switches = {0};
+
+	CHECK(switches_add_flipped(&switches, "one", one, "0", "2"));
+	CHECK(switches_add_flipped(&switches, "same", same, "0", "1"));
+	CHECK(!switches_add(&switches, "one", one, "7"));
+	CHECK_EQ(switches_hold(&switches), 0);
+	CHECK(reads(one, "0"));
+	put(one, "2");
+	put(same, "1");
+	CHECK_EQ(switches_release(&switches), 0);
+	CHECK(reads(one, "1") && reads(same, "0"));
+	unlink(one);
+	unlink(same);
+}
+
+static int remove_file(const void *path)
+{
+	return unlink(path) && errno != ENOENT ? -errno : 0;
+}
+
+TEST(what_else_is_to_be_undone_is_undone_by_whoever_is_left)
+{
+	for (unsigned killed = 0; killed < 2; killed++) {
+		const char *file = new_switch("here");
+		struct switches switches = {0};
+
+		switches_undo_with(&switches, remove_file, file);
+		CHECK_EQ(switches_hold(&switches), 0);
+		CHECK(switches.guardian && reads(file, "here"));
+		if (killed)
+			kill(switches.guardian, SIGKILL);
+		CHECK_EQ(switches_release(&switches), 0);
+		CHECK(access(file, F_OK));
+	}
+}
+
+TEST(undone_though_the_program_was_killed)
+{
+	const struct timespec millisecond = {.tv_nsec = 1000000};
+	const char *file = new_switch("here");
+	struct switches switches = {0};
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		switches_undo_with(&switches, remove_file, file);
+		if (switches_hold(&switches))
+			_exit(1);
+		kill(getpid(), SIGKILL);
+	}
+	waitpid(pid, NULL, 0);
+	while (!access(file, F_OK))
+		nanosleep(&millisecond, NULL);
 }
 
 TEST(restored_though_the_guardian_was_killed)
