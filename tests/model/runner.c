@@ -25,6 +25,7 @@ struct run {
 	bool judges_bytes;   /* policy exclusive: the model is right about every byte */
 	bool judges_entries; /* and about the entries, in eager mode */
 	bool may_stay_own;   /* lazy mode: what nobody else looked at is exclusive again when the others have gone */
+	bool pressure;
 	bool failed;
 	struct model m;
 	struct ucow_machine *machine;
@@ -330,7 +331,12 @@ static const enum ucow_advice advices[] = {
 static void run_madvise(struct run *r, const struct op *op)
 {
 	uint64_t vpn = place(r, op->space, op->at);
-	int rc = ucow_madvise(r->spaces[op->space].mm, vpn * MODEL_PAGE, op->n * MODEL_PAGE, advices[op->arg]);
+	int rc;
+
+	/* Under pressure its contents may be gone at once, or later: no model is right about them. */
+	if (r->pressure && op->arg == MODEL_FREE)
+		return;
+	rc = ucow_madvise(r->spaces[op->space].mm, vpn * MODEL_PAGE, op->n * MODEL_PAGE, advices[op->arg]);
 
 	same(r, "madvise", rc, model_madvise(&r->m, op->space, vpn, op->n, op->arg));
 }
@@ -924,6 +930,30 @@ static const uint8_t *find_ram(struct run *r)
 	return ram;
 }
 
+static void add_swap(struct run *r)
+{
+	const struct ucow_swap_options options = {
+		.size = sizeof(options),
+		.nbytes = (uint64_t)16 << 20,
+		.flags = UCOW_SWAP_MEMORY,
+	};
+
+	same(r, "swapon", ucow_swapon(r->machine, &options, NULL), 0);
+}
+
+/* As the operation's value has it: some pages go, or many, or none; now and then the device itself. */
+static void press(struct run *r, const struct op *op)
+{
+	unsigned how = (unsigned)(op->value >> 40) % 8;
+
+	if (how < 4)
+		(void)ucow_reclaim(r->machine, NULL, 1u << (2 * how));
+	if (how != 7 || (op->value >> 50) % 4)
+		return;
+	same(r, "swapoff", ucow_swapoff(r->machine, 0), 0);
+	add_swap(r);
+}
+
 void program_run(const struct program *p, const struct setting *setting, struct outcome *outcome)
 {
 	struct ucow_machine_options options = {
@@ -940,17 +970,22 @@ void program_run(const struct program *p, const struct setting *setting, struct 
 	r.program = p;
 	r.outcome = outcome;
 	r.judges_bytes = setting->policy == UCOW_POLICY_EXCLUSIVE;
-	r.judges_entries = r.judges_bytes && setting->mode == UCOW_FORK_EAGER;
+	r.judges_entries = r.judges_bytes && setting->mode == UCOW_FORK_EAGER && !setting->pressure;
+	r.pressure = setting->pressure;
 	same(&r, "machine_create", ucow_machine_create(&options, &r.machine), 0);
 	if (r.failed)
 		return;
 	r.may_stay_own = setting->mode == UCOW_FORK_LAZY;
 	r.ram = find_ram(&r);
+	if (r.pressure)
+		add_swap(&r);
 	ucow_machine_stat(r.machine, &before);
 	model_init(&r.m);
 	run_create(&r, 0);
 	for (outcome->at = 0; outcome->at < p->nops && !r.failed; outcome->at++) {
 		run_op(&r, &p->ops[outcome->at]);
+		if (r.pressure)
+			press(&r, &p->ops[outcome->at]);
 		compare(&r);
 		if (r.failed)
 			return;

@@ -20,6 +20,7 @@ struct outcome {
 struct setting {
 	enum ucow_policy policy;
 	enum ucow_fork_mode mode;
+	bool pressure; /* pages go to swap after every operation; nothing that is compared may tell */
 };
 
 void program_run(const struct program *p, const struct setting *setting, struct outcome *outcome);

@@ -186,7 +186,7 @@ static bool mode_is_built(enum ucow_fork_mode mode)
 /* Would catch any operation that, after any others, shows a space or a pin bytes that are not its own. */
 TEST(engine_agrees_with_flat_model_eager)
 {
-	check_programs(&(struct setting){UCOW_POLICY_EXCLUSIVE, UCOW_FORK_EAGER}, 100);
+	check_programs(&(struct setting){UCOW_POLICY_EXCLUSIVE, UCOW_FORK_EAGER, false}, 100);
 }
 
 /* Would catch a sharer that sees another's change through a leaf table of both. */
@@ -194,7 +194,7 @@ TEST(engine_agrees_with_flat_model_tables)
 {
 	if (!mode_is_built(UCOW_FORK_TABLES))
 		SKIP("fork mode tables is not built yet");
-	check_programs(&(struct setting){UCOW_POLICY_EXCLUSIVE, UCOW_FORK_TABLES}, 100);
+	check_programs(&(struct setting){UCOW_POLICY_EXCLUSIVE, UCOW_FORK_TABLES, false}, 100);
 }
 
 /* Would catch a missed unshare of a path below a shared root. */
@@ -202,14 +202,23 @@ TEST(engine_agrees_with_flat_model_lazy)
 {
 	if (!mode_is_built(UCOW_FORK_LAZY))
 		SKIP("fork mode lazy is not built yet");
-	check_programs(&(struct setting){UCOW_POLICY_EXCLUSIVE, UCOW_FORK_LAZY}, 100);
+	check_programs(&(struct setting){UCOW_POLICY_EXCLUSIVE, UCOW_FORK_LAZY, false}, 100);
+}
+
+/* Would catch a page that comes back from swap with other bytes, with somebody else's rights, or twice. */
+TEST(engine_agrees_with_flat_model_under_pressure)
+{
+	for (int mode = UCOW_FORK_EAGER; mode < UCOW_FORK_MODE_COUNT; mode++) {
+		check_programs(&(struct setting){UCOW_POLICY_EXCLUSIVE, mode, true}, 50);
+		CHECK_GO_ON();
+	}
 }
 
 /* Would catch a count that goes wrong, or a crash, where a historical rule and today's engine meet. */
 TEST(every_policy_keeps_results_and_invariants)
 {
 	for (int policy = UCOW_POLICY_MAPCOUNT; policy < UCOW_POLICY_COUNT; policy++) {
-		check_programs(&(struct setting){policy, UCOW_FORK_EAGER}, 15);
+		check_programs(&(struct setting){policy, UCOW_FORK_EAGER, false}, 15);
 		CHECK_GO_ON();
 	}
 }
