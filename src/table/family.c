@@ -121,6 +121,73 @@ static struct kin *node_create(struct table_pool *pool, struct table *leaf, int 
 	return kin;
 }
 
+/* ---- the reserve ---- */
+
+/*
+ * Emptying a range may copy a shared leaf at either end of it, and must not fail for lack of memory [rule 2]: as many
+ * memberships are set aside as two copies of the leaf that has the most can need. Injection does not count these: they
+ * are nobody's allocation.
+ */
+static unsigned spares_wanted(const struct table_pool *pool)
+{
+	return 2 * atomic_load_explicit(&pool->most_kin, memory_order_relaxed);
+}
+
+static void spare_put(struct table_pool *pool, struct kin *kin)
+{
+	spin_lock(&pool->reserve_lock, LOCK_SLAB);
+	kin->next = pool->spare_kin;
+	pool->spare_kin = kin;
+	pool->nspare_kin++;
+	spin_unlock(&pool->reserve_lock, LOCK_SLAB);
+}
+
+static struct kin *spare_take(struct table_pool *pool)
+{
+	struct kin *kin;
+
+	spin_lock(&pool->reserve_lock, LOCK_SLAB);
+	kin = pool->spare_kin;
+	if (kin) {
+		pool->spare_kin = kin->next;
+		pool->nspare_kin--;
+	}
+	spin_unlock(&pool->reserve_lock, LOCK_SLAB);
+	if (kin)
+		*kin = (struct kin){0};
+	return kin;
+}
+
+void kin_reserve_fill(struct table_pool *pool)
+{
+	struct kin *kin;
+
+	while (unlikely(atomic_load_explicit(&pool->nspare_kin, memory_order_relaxed) < spares_wanted(pool)) &&
+	       (kin = slab_alloc(&pool->kin)))
+		spare_put(pool, kin);
+}
+
+void kin_reserve_empty(struct table_pool *pool)
+{
+	struct kin *kin;
+
+	while ((kin = spare_take(pool)))
+		slab_free(&pool->kin, kin);
+}
+
+/* A leaf is about to have @n memberships beyond its first. Returns: 0; -ENOMEM: no reserve for its copies. */
+static int reserve_for(struct table_pool *pool, unsigned n)
+{
+	unsigned most = atomic_load_explicit(&pool->most_kin, memory_order_relaxed);
+
+	while (n > most && !atomic_compare_exchange_weak(&pool->most_kin, &most, n))
+		;
+	kin_reserve_fill(pool);
+	return atomic_load_explicit(&pool->nspare_kin, memory_order_relaxed) < spares_wanted(pool) ? -ENOMEM : 0;
+}
+
+/* ---- memberships of a leaf ---- */
+
 /* How many memberships beyond the first. */
 static unsigned extra_kin(const struct table *leaf)
 {
@@ -131,7 +198,7 @@ static unsigned extra_kin(const struct table *leaf)
 	return n;
 }
 
-int kin_prepare(struct table_pool *pool, struct table *copy, struct table *like)
+int kin_prepare(struct table_pool *pool, struct table *copy, struct table *like, bool reserve)
 {
 	unsigned missing;
 
@@ -144,8 +211,11 @@ int kin_prepare(struct table_pool *pool, struct table *copy, struct table *like)
 	for (; missing; missing--) {
 		struct kin *kin = node_create(pool, copy, 0);
 
+		if (!kin && reserve)
+			kin = spare_take(pool);
 		if (!kin)
 			return -ENOMEM; /* what is there goes with the copy */
+		kin->leaf = copy;
 		kin->next = leaf_kin(copy)->next;
 		leaf_kin(copy)->next = kin;
 	}
@@ -180,6 +250,8 @@ static int adopt(struct table_pool *pool, struct table *leaf, struct family *fam
 
 	if (is_member(leaf, family, shift))
 		return 0;
+	if (reserve_for(pool, extra_kin(leaf) + 1))
+		return -ENOMEM;
 	kin = node_create(pool, leaf, shift);
 	if (!kin)
 		return -ENOMEM;

@@ -92,12 +92,15 @@ static inline bool has_families(const struct table_pool *pool)
 
 /*
  * kin_found - a family of its own for a new leaf. Returns: 0; -ENOMEM.
- * kin_prepare - what @copy, a new leaf, needs to join the families of @like. Returns: 0; -ENOMEM.
- * kin_join - join them. Requires: the lock of @like. Returns: false: they have become others meanwhile.
- * kin_leave - @leaf leaves all: nobody refers to it.
+ * kin_prepare - what @copy, a new leaf, needs to join the families of @like; with @reserve, from the reserve if there
+ * is no memory. Returns: 0; -ENOMEM. kin_join - join them. Requires: the lock of @like. Returns: false: they have
+ * become others meanwhile. kin_leave - @leaf leaves all: nobody refers to it.
  */
 int kin_found(struct table_pool *pool, struct table *leaf);
-int kin_prepare(struct table_pool *pool, struct table *copy, struct table *like);
+int kin_prepare(struct table_pool *pool, struct table *copy, struct table *like, bool reserve);
+/* kin_reserve_fill - set memberships aside, as far as there is memory. kin_reserve_empty - give them back. */
+void kin_reserve_fill(struct table_pool *pool);
+void kin_reserve_empty(struct table_pool *pool);
 bool kin_join(struct table *copy, struct table *like);
 void kin_leave(struct table_pool *pool, struct table *leaf);
 

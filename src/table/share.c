@@ -222,7 +222,7 @@ static struct table *create_like(struct table_pool *pool, struct table *table, b
 
 	if (!copy || table->level)
 		return copy;
-	if (unlikely(kin_prepare(pool, copy, table)) || unlikely(names_full_slots(pool, table))) {
+	if (unlikely(kin_prepare(pool, copy, table, reserve)) || unlikely(names_full_slots(pool, table))) {
 		table_put(pool, copy);
 		return NULL;
 	}

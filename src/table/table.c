@@ -47,6 +47,7 @@ void table_pool_destroy(struct table_pool *pool)
 			slab_free(&pool->slabs[level], pool->reserved[level][--pool->nreserved[level]]);
 		slab_destroy(&pool->slabs[level]);
 	}
+	kin_reserve_empty(pool);
 	slab_destroy(&pool->families);
 	slab_destroy(&pool->kin);
 }
@@ -89,6 +90,7 @@ void table_reserve_fill(struct table_pool *pool)
 {
 	for (unsigned level = 0; level < TABLE_LEVELS; level++)
 		reserve_fill(pool, level);
+	kin_reserve_fill(pool);
 }
 
 struct table *table_create(struct table_pool *pool, unsigned level, bool reserve)
@@ -362,7 +364,7 @@ static int make_kin(struct table_pool *pool, struct table *made, struct table *l
 		return 0;
 	if (!like)
 		return kin_found(pool, made);
-	error = kin_prepare(pool, made, like);
+	error = kin_prepare(pool, made, like, false);
 	if (error)
 		return error;
 	table_lock(like);

@@ -104,6 +104,9 @@ struct table_pool {
 	_Atomic uint64_t bytes;       /* tables in use */
 	_Atomic uint64_t merged_zero; /* entries that are the zero page because a page of zeros was merged */
 	struct spin reserve_lock;     /* LOCK_SLAB; guards the next group */
+	struct kin *spare_kin;        /* memberships set aside for copies of such tables */
+	_Atomic unsigned nspare_kin;
+	_Atomic unsigned most_kin; /* that a leaf ever had beyond its first */
 	_Atomic unsigned nreserved[TABLE_LEVELS];
 	struct table *reserved[TABLE_LEVELS][TABLE_RESERVE];
 };

@@ -461,6 +461,28 @@ TEST(mremap_of_swapped_pages_of_a_child_too)
 	check_scenario(&(struct scenario){prepare_swapped_child, run_mremap, verify_mremap, 0, 4, 0, 0});
 }
 
+/* A leaf with pages of several others, which a child shares. */
+static void prepare_moved_child(struct scene *s)
+{
+	prepare_swapped(s);
+	REQUIRE_EQ(run_mremap(s), 0);
+	s->va[1] = s->va[0];
+	s->other = fork_mm(s->w.mm);
+}
+
+static int run_dontneed(struct scene *s)
+{
+	REQUIRE_EQ(ucow_madvise(s->w.mm, s->va[0] + 4 * PAGE, 16 * PAGE, UCOW_MADV_DONTNEED), 0);
+	for (unsigned i = 4; i < 20; i++)
+		s->want[0][i] = 0;
+	return 0;
+}
+
+TEST(dontneed_of_moved_pages_needs_no_memory)
+{
+	check_scenario(&(struct scenario){prepare_moved_child, run_dontneed, NULL, 0, 0, 0, 0});
+}
+
 /* ---- swapoff ---- */
 
 static int run_swapoff(struct scene *s)
