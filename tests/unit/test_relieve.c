@@ -290,7 +290,7 @@ static void *free_pages(void *arg)
 TEST(numbers_survive_the_race_of_the_last_page_with_the_end_of_its_group)
 {
 	struct world w = world_open();
-	struct handover handover = {0};
+	struct handover handover = {.page = NULL};
 	struct ucow_memcg *above, *below;
 	pthread_t thread;
 
