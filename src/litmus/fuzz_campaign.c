@@ -272,8 +272,7 @@ static void crashed(struct campaign *c, struct seat *seat, int status)
 	if (!seat->hangs)
 		worker_how_ended(status, how, sizeof(how));
 	worker_crash(desk, seat->hangs, how, &desk->divergence);
-	fuzz_generate(&desk->program, fuzz_program_seed(c->options->seed, atomic_load(&desk->number)), c->options->ops,
-		      c->options->against);
+	worker_generate(&desk->program, c->options, atomic_load(&desk->number));
 	atomic_fetch_add(&desk->programs, 1);
 	atomic_fetch_add(&desk->operations, desk->divergence.at + 1);
 	read_said(seat);

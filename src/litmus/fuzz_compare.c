@@ -329,6 +329,19 @@ static bool differ_in_contents(struct comparison *c)
 	return false;
 }
 
+/*
+ * Which pages go under pressure, and what the entry of one that has come back has to say, depends on what else the
+ * machine does: readahead, batches, who looked last. What a program can read does not.
+ */
+static unsigned seen_of(const struct fuzz_test *test, const struct fuzz_subject_type *const types[2])
+{
+	unsigned sees = types[0]->sees & types[1]->sees;
+
+	if (test->litmus->needs & NEED_SWAP)
+		sees &= FUZZ_SEES_OUTCOME | FUZZ_SEES_MAPPED | FUZZ_SEES_BYTES;
+	return sees;
+}
+
 bool fuzz_compare(const struct fuzz_test *test, size_t at, const struct fuzz_subject_type *const types[2],
 		  const struct fuzz_view *const before[2], const struct fuzz_view *const now[2],
 		  struct fuzz_divergence *divergence)
@@ -338,7 +351,7 @@ bool fuzz_compare(const struct fuzz_test *test, size_t at, const struct fuzz_sub
 		.stmt = at < test->litmus->nstmts ? &test->litmus->stmts[at] : NULL,
 		.before = before,
 		.now = now,
-		.sees = types[0]->sees & types[1]->sees,
+		.sees = seen_of(test, types),
 		.divergence = divergence,
 	};
 

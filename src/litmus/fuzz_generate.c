@@ -32,11 +32,22 @@ bool fuzz_op_presses(enum fuzz_op_kind kind)
 	return kind >= FUZZ_OP_PAGEOUT && kind <= FUZZ_OP_KSM_MERGE;
 }
 
+bool fuzz_program_has(const struct fuzz_program *program, enum fuzz_op_kind kind)
+{
+	if (program->with_swap && (kind == FUZZ_OP_PAGEOUT || kind == FUZZ_OP_RECLAIM))
+		return true;
+	/* io_uring releases fixed buffers without marking them dirty: what a device wrote may be dropped as clean. */
+	if (program->with_swap && kind == FUZZ_OP_DEVICE_WRITE)
+		return false;
+	return fuzz_op_possible(kind, program->against);
+}
+
 /* ---- chance ---- */
 
 /* What a program is like as a whole. */
 struct taste {
 	uint64_t state; /* of splitmix64 */
+	const struct fuzz_program *program;
 	enum fuzz_against against;
 	bool family;
 	bool pressed;        /* memory is short */
@@ -66,7 +77,7 @@ static bool chance(struct taste *taste, unsigned percent)
 
 static unsigned weight_of(const struct taste *taste, unsigned kind)
 {
-	if (!fuzz_op_possible(kind, taste->against) || (fuzz_op_presses(kind) && !taste->pressed))
+	if (!fuzz_program_has(taste->program, kind) || (fuzz_op_presses(kind) && !taste->pressed))
 		return 0;
 	return taste->family ? kinds[kind].family_weight : kinds[kind].weight;
 }
@@ -151,21 +162,37 @@ static struct fuzz_op first_op(struct taste *taste)
 				.flags = chance(taste, 10) ? FUZZ_F_SHARED : 0};
 }
 
-void fuzz_generate(struct fuzz_program *program, uint64_t seed, unsigned nops, enum fuzz_against against)
+/* Whether a program has pressure, of a chance of its own: the others of a seed stay as they are without it. */
+static bool is_pressed(uint64_t seed, unsigned one_of)
 {
-	struct taste taste = {.state = seed, .against = against};
+	return next(&(struct taste){.state = ~seed}) % one_of == 1;
+}
+
+static void generate(struct fuzz_program *program, uint64_t seed, unsigned nops, enum fuzz_against against,
+		     bool pressed)
+{
+	struct taste taste = {.state = seed, .against = against, .pressed = pressed, .program = program};
 
 	*program = (struct fuzz_program){.seed = seed, .against = against};
+	program->with_swap = pressed && against == FUZZ_AGAINST_KERNEL;
 	program->nops = nops < FUZZ_OPS_MAX ? nops : FUZZ_OPS_MAX;
 	program->looks = chance(&taste, 30);
 	taste.family = chance(&taste, 40);
-	/* Of its own chance: the others of a seed stay as they are without it. */
-	taste.pressed = against == FUZZ_AGAINST_MODES && next(&(struct taste){.state = ~seed}) & 1;
 	taste.spread = 1 + below(&taste, chance(&taste, 60) ? 4 : 8);
 	taste.hot[0] = below(&taste, taste.spread);
 	taste.hot[1] = below(&taste, taste.spread);
 	for (unsigned i = 0; i < program->nops; i++)
 		program->ops[i] = taste.last = i ? draw_op(&taste) : first_op(&taste);
+}
+
+void fuzz_generate(struct fuzz_program *program, uint64_t seed, unsigned nops, enum fuzz_against against)
+{
+	generate(program, seed, nops, against, against == FUZZ_AGAINST_MODES && is_pressed(seed, 2));
+}
+
+void fuzz_generate_with_swap(struct fuzz_program *program, uint64_t seed, unsigned nops)
+{
+	generate(program, seed, nops, FUZZ_AGAINST_KERNEL, is_pressed(seed, 4));
 }
 
 /* The first byte is for the program as a whole. */

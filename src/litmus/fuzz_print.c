@@ -412,8 +412,10 @@ static void print_mergeable(struct printer *pr, const struct fuzz_op *op, unsign
 /* A few pages, or all that can be had. */
 static void print_reclaim(struct printer *pr, const struct fuzz_op *op, unsigned process)
 {
+	bool all = op->arg % 2 || for_kernel(pr); /* a group is emptied there */
+
 	(void)process;
-	fprintf(pr->out, "reclaim %u\n", op->arg % 2 ? 10000u : 1u + op->npages);
+	fprintf(pr->out, "reclaim %u\n", all ? 10000u : 1u + op->npages);
 }
 
 static void print_swapoff(struct printer *pr, const struct fuzz_op *op, unsigned process)
@@ -715,7 +717,7 @@ static void print_ops(struct printer *pr, const struct fuzz_program *program)
 		const struct fuzz_op *op = &program->ops[i];
 		enum fuzz_op_kind kind = op->kind % FUZZ_OP_KINDS;
 
-		if (fuzz_op_possible(kind, program->against))
+		if (fuzz_program_has(program, kind))
 			printers[kind](pr, op, choose_process(pr, op->proc));
 	}
 	/* A test has a statement; without a region nothing was printed but files. */
@@ -732,7 +734,7 @@ int fuzz_print(const struct fuzz_program *program, char **text, size_t *nbytes)
 	for (unsigned i = 0; i < program->nops; i++) {
 		enum fuzz_op_kind kind = program->ops[i].kind % FUZZ_OP_KINDS;
 
-		pr.pressed |= fuzz_op_possible(kind, program->against) && fuzz_op_presses(kind);
+		pr.pressed |= fuzz_program_has(program, kind) && fuzz_op_presses(kind);
 	}
 	*text = NULL;
 	pr.out = open_memstream(text, nbytes);

@@ -78,12 +78,17 @@ struct fuzz_program {
 	uint64_t seed;
 	enum fuzz_against against; /* what it may consist of */
 	bool looks;                /* see struct fuzz_test */
+	bool with_swap;            /* for a kernel that has a swap file: pages may go there */
 	unsigned nops;
 	struct fuzz_op ops[FUZZ_OPS_MAX];
 };
 
 /* fuzz_generate - make a program of @nops operations (cut to FUZZ_OPS_MAX); the same from the same @seed. */
 void fuzz_generate(struct fuzz_program *program, uint64_t seed, unsigned nops, enum fuzz_against against);
+
+/* fuzz_generate_with_swap - a program for the kernel; one of four has its pages sent to swap, the others are as
+ * without. */
+void fuzz_generate_with_swap(struct fuzz_program *program, uint64_t seed, unsigned nops);
 
 /* fuzz_from_bytes - any @nbytes of @bytes are a program, of whole operations. */
 void fuzz_from_bytes(struct fuzz_program *program, const uint8_t *bytes, size_t nbytes, enum fuzz_against against);
@@ -98,6 +103,8 @@ const char *fuzz_op_name(enum fuzz_op_kind kind);
 /* Whether it is about memory that is short: pages on a swap device, merged pages. Not all programs have those. */
 bool fuzz_op_presses(enum fuzz_op_kind kind);
 bool fuzz_op_possible(enum fuzz_op_kind kind, enum fuzz_against against);
+/* fuzz_program_has - whether operations of @kind mean something in @program. */
+bool fuzz_program_has(const struct fuzz_program *program, enum fuzz_op_kind kind);
 
 /* Whether @program still shows what is looked for. */
 typedef bool fuzz_judge(const struct fuzz_program *program, void *arg);

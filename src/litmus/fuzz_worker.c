@@ -2,6 +2,8 @@
 /* What the processes of a campaign do: run programs, make a divergence smaller, save it. */
 #include "fuzz_worker.h"
 
+#include "facilities.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -184,6 +186,16 @@ static void count_trial(struct fuzz_desk *desk, const struct trial *trial)
 	add(&desk->programs, 1);
 }
 
+void worker_generate(struct fuzz_program *program, const struct campaign_options *options, uint64_t number)
+{
+	uint64_t seed = fuzz_program_seed(options->seed, number);
+
+	if (options->against == FUZZ_AGAINST_KERNEL && !*facilities_held()->no_swap)
+		fuzz_generate_with_swap(program, seed, options->ops);
+	else
+		fuzz_generate(program, seed, options->ops, options->against);
+}
+
 static enum desk_state work(struct worker *w)
 {
 	struct fuzz_desk *desk = w->desk;
@@ -191,8 +203,7 @@ static enum desk_state work(struct worker *w)
 	uint64_t number;
 
 	while (next_number(w, &number)) {
-		fuzz_generate(&desk->program, fuzz_program_seed(w->options->seed, number), w->options->ops,
-			      w->options->against);
+		worker_generate(&desk->program, w->options, number);
 		atomic_store_explicit(&desk->number, number, memory_order_relaxed);
 		try_program(w, &desk->program, &desk->pairs, &trial);
 		if (trial.result < 0 && !try_afresh(w, &trial))

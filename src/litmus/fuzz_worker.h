@@ -52,6 +52,8 @@ struct fuzz_hall {
 enum worker_task { TASK_WORK, TASK_SHRINK, TASK_SAVE };
 
 /* worker_main - do @task at @desk. Ends this process, a forked child. */
+/* worker_generate - program @number of a campaign. */
+void worker_generate(struct fuzz_program *program, const struct campaign_options *options, uint64_t number);
 _Noreturn void worker_main(const struct campaign_options *options, struct fuzz_hall *hall, struct fuzz_desk *desk,
 			   enum worker_task task);
 
