@@ -178,7 +178,7 @@ static int prepare_blocks(struct fork *fork)
 	table_refresh_marks(&fork->parent->pt);
 	for (uint64_t va = 0; !error && table_next_block(&fork->parent->pt, &va, UCOW_ADDRESS_LIMIT, &marked);
 	     va = table_block_end(va))
-		error = block_is_shared(fork, va, marked) ? table_prepare_block(&fork->child->pt, va)
+		error = block_is_shared(fork, va, marked) ? table_prepare_block(&fork->parent->pt, &fork->child->pt, va)
 							  : prepare_range(fork, va, table_block_end(va));
 	return error;
 }

@@ -377,8 +377,13 @@ bool table_next_block(const struct page_table *pt, uint64_t *va, uint64_t end, b
 	return true;
 }
 
-int table_prepare_block(struct page_table *child, uint64_t va)
+int table_prepare_block(const struct page_table *parent, struct page_table *child, uint64_t va)
 {
+	const struct table *block = find_block(parent, va);
+
+	for (unsigned slot = 0; slot < fanout_of(BLOCK_LEVEL); slot++)
+		if (child_of(block, slot) && names_full_slots(parent->pool, child_of(block, slot)))
+			return -ENOMEM;
 	return own_down_to(child, va, BLOCK_LEVEL + 1) ? 0 : -ENOMEM;
 }
 

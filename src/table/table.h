@@ -247,8 +247,8 @@ int page_table_share(struct page_table *parent, struct page_table *child);
  */
 bool table_next_block(const struct page_table *pt, uint64_t *va, uint64_t end, bool *marked);
 uint64_t table_block_end(uint64_t va);
-/* table_prepare_block - make what @child needs to take the block at @va. Returns: 0; -ENOMEM. */
-int table_prepare_block(struct page_table *child, uint64_t va);
+/* table_prepare_block - make what @child needs to take @parent's block at @va. Returns: 0; -ENOMEM. */
+int table_prepare_block(const struct page_table *parent, struct page_table *child, uint64_t va);
 /*
  * table_share_block - account for every entry of @parent's block at @va as an eager fork does, then share its tables
  * with @child. Requires: table_prepare_block; @parent's mmap lock exclusively; the block is not marked.

@@ -1264,7 +1264,7 @@ static void fill_block(struct page_table *child, uint64_t base, struct ucow_page
 		pages[i] = fill(&space, base + i * (table_span(0) / 2));
 	page_table_init(child, &pool);
 	REQUIRE_EQ(page_table_make_root(child), 0);
-	REQUIRE_EQ(table_prepare_block(child, base), 0);
+	REQUIRE_EQ(table_prepare_block(&space, child, base), 0);
 	table_share_block(&space, child, base);
 }
 
