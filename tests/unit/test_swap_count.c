@@ -36,15 +36,16 @@ static struct scene open_scene(void)
 	return s;
 }
 
-/* Would catch a count that wraps round, after which the slot is given to another page. */
-TEST(a_slot_is_not_named_once_too_often)
+static void fork_at_the_limit(const char *mode)
 {
-	struct scene s = open_scene();
+	struct scene s;
 	struct ucow_mm *child = NULL;
 	struct ucow_cpu *cpu;
 	uint64_t value = 9;
 	int error;
 
+	REQUIRE_EQ(setenv("UCOW_TEST_FORK", mode, 1), 0);
+	s = open_scene();
 	s.slot->count = SWAP_COUNT_MAX;
 	error = ucow_fork(s.w.mm, &child);
 	if (fork_is_lazy()) {
@@ -62,6 +63,22 @@ TEST(a_slot_is_not_named_once_too_often)
 	for (unsigned i = 0; i < NPAGES; i++)
 		CHECK_EQ(get64(s.w.cpu, s.va + i * PAGE), i + 1);
 	world_close(&s.w);
+}
+
+/* Would catch a count that wraps round, after which the slot is given to another page. */
+TEST(a_slot_is_not_named_once_too_often_eager)
+{
+	fork_at_the_limit("eager");
+}
+
+TEST(a_slot_is_not_named_once_too_often_tables)
+{
+	fork_at_the_limit("tables");
+}
+
+TEST(a_slot_is_not_named_once_too_often_lazy)
+{
+	fork_at_the_limit("lazy");
 }
 
 TAP_MAIN()
