@@ -27,10 +27,8 @@ static unsigned list_of(const struct ucow_page *page)
 
 /* ---- the lists of a pool ---- */
 
-static struct lruvec *vec_create(void)
+static struct lruvec *vec_init(struct lruvec *vec)
 {
-	struct lruvec *vec = host_alloc_lines(sizeof(*vec));
-
 	for (unsigned i = 0; vec && i < LRU_LISTS; i++)
 		list_init(&vec->lists[i]);
 	return vec;
@@ -42,7 +40,7 @@ int lru_vec_create(struct lru *lru, uint16_t memcg)
 
 	if (vec)
 		return 0;
-	vec = vec_create();
+	vec = vec_init(memcg ? host_alloc_lines(sizeof(*vec)) : &lru->nobodys);
 	atomic_store_explicit(&lru->vecs[memcg], vec, memory_order_release);
 	return vec ? 0 : -ENOMEM;
 }
@@ -58,16 +56,14 @@ struct lru *lru_create(void)
 
 	for (unsigned slot = 0; lru && slot < THREAD_SLOTS; slot++)
 		list_init(&lru->batches[slot].dead);
-	if (lru && lru_vec_create(lru, 0)) {
-		lru_destroy(lru);
-		return NULL;
-	}
+	if (lru)
+		(void)lru_vec_create(lru, 0); /* which is there already */
 	return lru;
 }
 
 void lru_destroy(struct lru *lru)
 {
-	for (unsigned id = 0; lru && id < LRU_VECS; id++)
+	for (unsigned id = 1; lru && id < LRU_VECS; id++)
 		host_free(vec_at(lru, id));
 	if (lru)
 		host_unmap(lru, page_round_up(sizeof(*lru)));
