@@ -459,12 +459,18 @@ static int run_text(const char *text)
 	return result;
 }
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { PROGRAMS = 150 };
+#else
+enum { PROGRAMS = 600 };
+#endif
+
 TEST(the_subjects_agree_about_generated_programs)
 {
 	static struct fuzz_program program;
 
 	open_court();
-	for (uint64_t seed = 0; seed < 600; seed++) {
+	for (uint64_t seed = 0; seed < PROGRAMS; seed++) {
 		size_t nbytes;
 		char *text;
 
