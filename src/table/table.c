@@ -146,10 +146,17 @@ static void leaf_unaccount(struct table_pool *pool, struct table *leaf, struct d
 
 		if (pte_has_page(pte) || pte_is_swap(pte))
 			drop_entry(pool, pte, tally);
-		else if (leaf->accounted == 1)
-			table_count_zero(pool, pte, -1);
 	}
 	leaf->accounted--;
+}
+
+/* However many paths it counts for, none perhaps, its merged pages of zeros are counted once. */
+static void leaf_uncount_zeros(struct table_pool *pool, const struct table *leaf)
+{
+	if (likely(!atomic_load_explicit(&pool->merged_zero, memory_order_relaxed)))
+		return;
+	for (unsigned slot = 0; slot < fanout_of(0); slot++)
+		table_count_zero(pool, slot_pte(leaf, slot), -1);
 }
 
 /*
@@ -191,8 +198,10 @@ static void table_free(struct table_pool *pool, struct table *table, struct drop
 			total_add(&table->used, -1);
 		}
 	}
-	if (!table->level)
+	if (!table->level) {
 		kin_leave(pool, table);
+		leaf_uncount_zeros(pool, table);
+	}
 	while (!table->level && table->accounted)
 		leaf_unaccount(pool, table, tally);
 	give_back(pool, table);
