@@ -14,5 +14,6 @@
 #include <ucow/snapshot.h>
 #include <ucow/swap.h>
 #include <ucow/types.h>
+#include <ucow/uffd.h>
 
 #endif
