@@ -10,6 +10,7 @@
 #include "base/mutate.h"
 #include "cache/shm.h"
 #include "fault/fault.h"
+#include "space/notifier.h"
 
 #include <errno.h>
 
@@ -383,12 +384,15 @@ static int fork_locked(struct fork *fork)
 
 	if (error)
 		return error;
+	/* First of all, so that what followers write is either in the child or after it. */
+	notify_start(fork->parent, 0, UCOW_ADDRESS_LIMIT, UCOW_NOTIFY_PROTECT);
 	stop(fork->parent);
 	fork->has_pinned = atomic_load(&fork->parent->has_pinned); /* set before a fast pin looks at the sequence */
 	error = prepare(fork);
 	if (!error)
 		copy_entries(fork);
 	resume(fork->parent);
+	notify_end(fork->parent, 0, UCOW_ADDRESS_LIMIT, UCOW_NOTIFY_PROTECT);
 	release_copies(fork);
 	return error;
 }

@@ -3,6 +3,7 @@
 #include "ops/ops.h"
 
 #include "fault/fault.h"
+#include "space/notifier.h"
 
 #include <errno.h>
 
@@ -122,6 +123,8 @@ static struct pte make_lazyfree(struct ucow_mm *mm, const struct vma *vma, struc
 
 static int advise_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end, enum ucow_advice advice)
 {
+	int error;
+
 	if (advice == UCOW_MADV_FREE) {
 		if (!is_private_anon(vma))
 			return -EINVAL;
@@ -130,7 +133,10 @@ static int advise_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, u
 	}
 	if (vma->flags & VMA_PFNMAP)
 		return -EINVAL;
-	return table_zap(&mm->pt, start, end);
+	notify_start(mm, start, end, UCOW_NOTIFY_CLEAR);
+	error = table_zap(&mm->pt, start, end);
+	notify_end(mm, start, end, UCOW_NOTIFY_CLEAR);
+	return error;
 }
 
 /* ---- the call ---- */

@@ -2,6 +2,8 @@
 /* Creation, exit and statistics of spaces. */
 #include "ops/ops.h"
 
+#include "space/notifier.h"
+
 #include <errno.h>
 
 int ucow_mm_create(struct ucow_machine *machine, struct ucow_mm **mm)
@@ -23,6 +25,7 @@ void space_discard(struct ucow_mm *mm)
 {
 	struct ucow_machine *machine = mm->machine;
 
+	notify_release(mm);
 	/* The tables first: pages of shared mappings are still in their objects. */
 	page_table_drop(&mm->pt);
 	vmas_remove(mm, 0, UCOW_ADDRESS_LIMIT);

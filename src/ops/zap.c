@@ -3,6 +3,7 @@
 #include "ops/ops.h"
 
 #include "fault/fault.h"
+#include "space/notifier.h"
 
 #include <errno.h>
 
@@ -11,6 +12,7 @@ void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t 
 {
 	struct table *leaf;
 
+	notify_start(mm, start, end, UCOW_NOTIFY_PROTECT);
 	for (uint64_t at = start; (leaf = table_next_leaf(&mm->pt, &at, end, false)); at = table_leaf_end(at, end)) {
 		table_lock(leaf);
 		for (uint64_t va = at; va < table_leaf_end(at, end); va += UCOW_PAGE_SIZE) {
@@ -23,14 +25,18 @@ void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t 
 	}
 	tlb_invalidate(&mm->pt.generations, start, end);
 	tlb_shootdown(&mm->pt);
+	notify_end(mm, start, end, UCOW_NOTIFY_PROTECT);
 }
 
 int unmap_range(struct ucow_mm *mm, uint64_t start, uint64_t end)
 {
 	int error = vmas_isolate(mm, start, end);
 
-	if (!error)
+	if (!error) {
+		notify_start(mm, start, end, UCOW_NOTIFY_UNMAP);
 		error = table_zap(&mm->pt, start, end);
+		notify_end(mm, start, end, UCOW_NOTIFY_UNMAP);
+	}
 	if (error) {
 		vmas_merge(mm, start, end);
 		return error;
