@@ -6,6 +6,7 @@
 #include <ucow/access.h>
 #include <ucow/debug.h>
 #include <ucow/diff.h>
+#include <ucow/file.h>
 #include <ucow/gup.h>
 #include <ucow/ksm.h>
 #include <ucow/machine.h>
@@ -16,5 +17,6 @@
 #include <ucow/snapshot.h>
 #include <ucow/swap.h>
 #include <ucow/types.h>
+#include <ucow/uffd.h>
 
 #endif
