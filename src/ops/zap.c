@@ -7,12 +7,10 @@
 
 #include <errno.h>
 
-void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end,
-		  struct pte (*change)(struct ucow_mm *mm, const struct vma *vma, struct pte pte))
+void change_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end, change_entry *change)
 {
 	struct table *leaf;
 
-	notify_start(mm, start, end, UCOW_NOTIFY_PROTECT);
 	for (uint64_t at = start; (leaf = table_next_leaf(&mm->pt, &at, end, false)); at = table_leaf_end(at, end)) {
 		table_lock(leaf);
 		for (uint64_t va = at; va < table_leaf_end(at, end); va += UCOW_PAGE_SIZE) {
@@ -23,6 +21,12 @@ void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t 
 		}
 		table_unlock(leaf);
 	}
+}
+
+void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end, change_entry *change)
+{
+	notify_start(mm, start, end, UCOW_NOTIFY_PROTECT);
+	change_entries(mm, vma, start, end, change);
 	tlb_invalidate(&mm->pt.generations, start, end);
 	tlb_shootdown(&mm->pt);
 	notify_end(mm, start, end, UCOW_NOTIFY_PROTECT);

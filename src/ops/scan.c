@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * PAGEMAP_SCAN: find pages by category, and write-protect those that are found (semantics.md A.7, D.1).
+ *
+ * Where only WRITTEN is asked for, a leaf's mask of write-protected entries answers for all 32 of them, and entries are
+ * touched to be protected alone. The mmap lock is held exclusively: no fault lifts a protection meanwhile; cpus go on
+ * storing with the translations that they have, until the wait at the end. What they store until then is in a page that
+ * was reported; afterwards it faults.
+ */
+#include "ops/ops.h"
+
+#include "base/mutate.h"
+#include "fault/fault.h"
+#include "space/notifier.h"
+
+#include <ucow/pagemap.h>
+
+#include <errno.h>
+
+#define SCAN_FLAGS (UCOW_PM_SCAN_WP_MATCHING | UCOW_PM_SCAN_CHECK_WPASYNC)
+/* What can be told without looking at entries. */
+#define SCAN_SUMMARY (UCOW_PAGE_IS_WPALLOWED | UCOW_PAGE_IS_WRITTEN)
+
+/* TEMP */
+static bool uffd_wp_is_async(const struct vma *vma)
+{
+	return vma->flags & VMA_UFFD_WP;
+}
+
+struct scan {
+	struct ucow_mm *mm;
+	const struct ucow_pm_scan *arg;
+	uint64_t max_pages, vec_len;
+	uint64_t n, found; /* regions, pages */
+	uint64_t stopped;  /* full: where */
+	bool full;         /* no room for the page at `stopped` */
+	bool protects;
+	bool changed; /* something was protected */
+	/* Of the current mapping. */
+	uint64_t categories; /* that all its pages have */
+	bool by_mask;        /* leaf_wp_mask suffices, and answers this: */
+	bool takes_written;  /* pages that are written match */
+	bool takes_others;   /* those that are not */
+};
+
+/* ---- matching and reporting ---- */
+
+static bool matches(const struct scan *scan, uint64_t categories)
+{
+	const struct ucow_pm_scan *arg = scan->arg;
+
+	categories ^= arg->category_inverted;
+	return (categories & arg->category_mask) == arg->category_mask &&
+	       (!arg->category_anyof_mask || (categories & arg->category_anyof_mask));
+}
+
+/* Returns: up to where there was room. */
+static uint64_t report(struct scan *scan, uint64_t start, uint64_t end, uint64_t categories)
+{
+	struct ucow_page_region *last = scan->n ? &scan->arg->vec[scan->n - 1] : NULL;
+	uint64_t room = scan->max_pages - scan->found, wanted = end;
+
+	if (!scan->vec_len)
+		return end;
+	categories &= scan->arg->return_mask;
+	if ((end - start) >> UCOW_PAGE_SHIFT > room)
+		end = start + (room << UCOW_PAGE_SHIFT);
+	if (start == end)
+		; /* no room for a page */
+	else if (last && last->end == start && last->categories == categories)
+		last->end = end;
+	else if (scan->n < scan->vec_len)
+		scan->arg->vec[scan->n++] = (struct ucow_page_region){start, end, categories};
+	else
+		end = start;
+	scan->found += (end - start) >> UCOW_PAGE_SHIFT;
+	if (end != wanted) {
+		scan->full = true;
+		scan->stopped = end;
+	}
+	return end;
+}
+
+/* ---- one leaf's worth ---- */
+
+/* Bits [first, last) of a leaf's mask. */
+static uint32_t slots_between(unsigned first, unsigned last)
+{
+	return (uint32_t)((((uint64_t)1 << last) - 1) & ~(((uint64_t)1 << first) - 1));
+}
+
+/* The pages of @slots, from @base on, all of @categories. Returns: those that were reported. */
+static uint32_t report_slots(struct scan *scan, uint64_t base, uint32_t slots, uint64_t categories)
+{
+	uint32_t reported = 0;
+
+	if (!scan->vec_len)
+		return slots;
+	while (slots && !scan->full) {
+		unsigned first = (unsigned)__builtin_ctz(slots);
+		uint32_t after = ~(slots >> first);
+		unsigned last = after ? min_u64(first + (unsigned)__builtin_ctz(after), TABLE_LEAF_MAX)
+				      : TABLE_LEAF_MAX;
+		uint64_t start = base + ((uint64_t)first << UCOW_PAGE_SHIFT);
+		uint64_t end = report(scan, start, base + ((uint64_t)last << UCOW_PAGE_SHIFT), categories);
+
+		reported |= slots_between(first, first + (unsigned)((end - start) >> UCOW_PAGE_SHIFT));
+		slots &= ~slots_between(first, last);
+	}
+	return reported;
+}
+
+/* All from the mask: pages that are written, and pages that are not, in address order where both match. */
+static uint32_t scan_mask(struct scan *scan, uint64_t base, uint32_t slots, uint32_t protected)
+{
+	uint64_t written = scan->categories | UCOW_PAGE_IS_WRITTEN;
+	uint32_t reported = 0;
+
+	if (scan->takes_written && !scan->takes_others)
+		return report_slots(scan, base, slots & ~protected, written);
+	if (!scan->takes_written)
+		return scan->takes_others ? report_slots(scan, base, slots & protected, scan->categories) : 0;
+	for (; slots && !scan->full; slots &= slots - 1) {
+		uint32_t slot = slots & -slots;
+
+		reported |= report_slots(scan, base, slot, slot & protected ? scan->categories : written);
+	}
+	return reported;
+}
+
+/* What an empty entry is written as goes by whether stores to it are awaited: then it has not been protected since. */
+static uint64_t categories_of(const struct scan *scan, struct pte pte)
+{
+	uint64_t categories = scan->categories;
+	bool counts = !pte_is_none(pte) || (categories & UCOW_PAGE_IS_WPALLOWED);
+
+	if (counts && !pte_is_uffd_wp(pte))
+		categories |= UCOW_PAGE_IS_WRITTEN;
+	if (pte_is_soft_dirty(pte))
+		categories |= UCOW_PAGE_IS_SOFT_DIRTY;
+	if (pte_is_present(pte))
+		categories |= UCOW_PAGE_IS_PRESENT;
+	else if (!pte_is_none(pte))
+		categories |= UCOW_PAGE_IS_SWAPPED;
+	if (pte_kind(pte) == PTE_KIND_SHARED)
+		categories |= UCOW_PAGE_IS_FILE;
+	if (pte_kind(pte) == PTE_KIND_ZERO_PAGE)
+		categories |= UCOW_PAGE_IS_PFNZERO;
+	return categories;
+}
+
+static uint32_t scan_entries(struct scan *scan, const struct table *leaf, uint64_t base, uint32_t slots)
+{
+	uint32_t reported = 0;
+
+	for (; slots && !scan->full; slots &= slots - 1) {
+		uint32_t slot = slots & -slots;
+		uint64_t va = base + ((uint64_t)__builtin_ctz(slots) << UCOW_PAGE_SHIFT);
+		uint64_t categories = categories_of(scan, leaf ? leaf_get(leaf, va) : pte_none());
+
+		if (matches(scan, categories))
+			reported |= report_slots(scan, base, slot, categories);
+	}
+	return reported;
+}
+
+/* Pages [va, end) of one leaf, which may not exist. Returns: those of its slots that match and were reported. */
+static uint32_t scan_leaf(struct scan *scan, const struct table *leaf, uint64_t va, uint64_t end)
+{
+	uint64_t base = va & ~((uint64_t)TABLE_LEAF_MAX * UCOW_PAGE_SIZE - 1);
+	uint32_t slots = slots_between((unsigned)leaf_slot(va), (unsigned)((end - base) >> UCOW_PAGE_SHIFT));
+
+	if (scan->by_mask)
+		return scan_mask(scan, base, slots, leaf ? leaf_wp_mask(leaf) : 0);
+	return scan_entries(scan, leaf, base, slots);
+}
+
+/* ---- protecting ---- */
+
+/* What was reported before a leaf, should it turn out that it cannot be protected. */
+struct mark {
+	uint64_t n, found, last_end;
+};
+
+static struct mark mark(const struct scan *scan)
+{
+	return (struct mark){scan->n, scan->found, scan->n ? scan->arg->vec[scan->n - 1].end : 0};
+}
+
+static void unreport(struct scan *scan, const struct mark *before, uint64_t va)
+{
+	scan->n = before->n;
+	scan->found = before->found;
+	if (scan->n)
+		scan->arg->vec[scan->n - 1].end = before->last_end;
+	scan->full = true;
+	scan->stopped = va;
+}
+
+/* Whether @leaf, below what is private, is too. */
+static bool is_own(const struct table_block *block, const struct table *leaf)
+{
+	return leaf && block->is_private && !table_is_shared(leaf);
+}
+
+static int scan_and_protect(struct scan *scan, const struct table_block *block, struct table *leaf, uint64_t va,
+			    uint64_t end)
+{
+	struct mark before = mark(scan);
+	uint32_t slots = scan_leaf(scan, leaf, va, end);
+
+	if (leaf)
+		slots &= ~leaf_wp_mask(leaf);
+	if (!slots)
+		return 0;
+	if (unlikely(!is_own(block, leaf)) && table_own_leaf(&scan->mm->pt, va, &leaf)) {
+		unreport(scan, &before, va);
+		return -ENOMEM;
+	}
+	leaf_protect(leaf, slots);
+	scan->changed = true;
+	return 0;
+}
+
+/* ---- ranges ---- */
+
+/* No leaf in [va, end). */
+static int scan_hole(struct scan *scan, const struct table_block *block, uint64_t va, uint64_t end)
+{
+	uint64_t categories = categories_of(scan, pte_none());
+	int error = 0;
+
+	if (!matches(scan, categories))
+		return 0;
+	if (!scan->protects) {
+		(void)report(scan, va, end, categories);
+		return 0;
+	}
+	for (; va < end && !scan->full && !error; va = table_leaf_end(va, end))
+		error = scan_and_protect(scan, block, NULL, va, table_leaf_end(va, end));
+	return error;
+}
+
+/* One line of each leaf has been asked for; now one of its entries, where that will change. */
+static void fetch_entries(const struct scan *scan, const struct table_block *block)
+{
+	for (unsigned i = 0; scan->protects && scan->by_mask && i < TABLE_BLOCK_LEAVES; i++)
+		if (block->leaves[i])
+			leaf_fetch(block->leaves[i], ~leaf_wp_mask(block->leaves[i]));
+}
+
+static int scan_block(struct scan *scan, const struct table_block *block, uint64_t va, uint64_t end)
+{
+	int error = 0;
+
+	if (!block->exists)
+		return scan_hole(scan, block, va, end);
+	fetch_entries(scan, block);
+	for (; va < end && !scan->full && !error; va = table_leaf_end(va, end)) {
+		struct table *leaf = block->leaves[table_block_slot(va)];
+
+		if (scan->protects)
+			error = scan_and_protect(scan, block, leaf, va, table_leaf_end(va, end));
+		else
+			(void)scan_leaf(scan, leaf, va, table_leaf_end(va, end));
+	}
+	return error;
+}
+
+/* The next block is looked up, and fetched, before this one is looked at. */
+static int scan_blocks(struct scan *scan, uint64_t va, uint64_t end)
+{
+	struct table_block blocks[2];
+	unsigned at = 0;
+	int error = 0;
+
+	table_block(&scan->mm->pt, va, &blocks[at]);
+	while (va < end && !scan->full && !error) {
+		uint64_t next = min_u64(table_block_end(va), end);
+
+		if (!blocks[at].exists && !table_next_leaf(&scan->mm->pt, &next, end, false))
+			next = end;
+		if (next < end)
+			table_block(&scan->mm->pt, next, &blocks[!at]);
+		error = scan_block(scan, &blocks[at], va, next);
+		va = next;
+		at = !at;
+	}
+	return error;
+}
+
+static bool needs_summary_only(const struct ucow_pm_scan *arg)
+{
+	return !((arg->category_inverted | arg->category_mask | arg->category_anyof_mask | arg->return_mask) &
+		 ~SCAN_SUMMARY);
+}
+
+/* What the mapping says of all its pages. Returns: whether it is scanned. */
+static bool enter_mapping(struct scan *scan, const struct vma *vma)
+{
+	uint64_t required = scan->arg->category_mask & UCOW_PAGE_IS_WPALLOWED, written;
+	bool is_async = uffd_wp_is_async(vma);
+
+	if ((!is_async && scan->protects) || (vma->flags & VMA_PFNMAP))
+		return false;
+	scan->categories = (is_async ? UCOW_PAGE_IS_WPALLOWED : 0) |
+			   (vma->flags & VMA_SOFTDIRTY ? UCOW_PAGE_IS_SOFT_DIRTY : 0);
+	written = scan->categories | UCOW_PAGE_IS_WRITTEN;
+	scan->by_mask = is_async && needs_summary_only(scan->arg);
+	scan->takes_written = matches(scan, written);
+	scan->takes_others = matches(scan, scan->categories);
+	return ((scan->categories ^ scan->arg->category_inverted) & required) == required;
+}
+
+static int check_async(struct ucow_mm *mm, uint64_t start, uint64_t end)
+{
+	for (struct vma *vma = vma_find(&mm->vmas, start); vma && vma->start < end; vma = vma_next(vma))
+		if (!uffd_wp_is_async(vma))
+			return -EPERM;
+	return 0;
+}
+
+static int scan_range(struct scan *scan, uint64_t start, uint64_t end)
+{
+	struct vma *vma = vma_find(&scan->mm->vmas, start);
+	int error = 0;
+
+	for (; vma && vma->start < end && !scan->full && !error; vma = vma_next(vma))
+		if (enter_mapping(scan, vma))
+			error = scan_blocks(scan, max_u64(start, vma->start), min_u64(end, vma->end));
+	return error;
+}
+
+/* ---- the call ---- */
+
+static bool arguments_are_valid(const struct ucow_pm_scan *arg)
+{
+	uint64_t categories = arg->category_inverted | arg->category_mask | arg->category_anyof_mask | arg->return_mask;
+
+	if (arg->size != sizeof(*arg) || (arg->flags & ~SCAN_FLAGS) || (categories & ~UCOW_PAGE_IS_ALL))
+		return false;
+	if ((arg->start & ~UCOW_PAGE_MASK) || arg->end < arg->start || arg->end > ((uint64_t)1 << UCOW_ADDRESS_BITS))
+		return false;
+	return arg->vec || !arg->vec_len;
+}
+
+/* One bump and one wait for all that was protected: from then on every store to it faults. */
+static int scan_locked(struct scan *scan, uint64_t start, uint64_t end)
+{
+	struct ucow_mm *mm = scan->mm;
+	int error = 0;
+
+	if (scan->arg->flags & UCOW_PM_SCAN_CHECK_WPASYNC)
+		error = check_async(mm, start, end);
+	if (error)
+		return error;
+	if (!scan->protects)
+		return scan_range(scan, start, end);
+	notify_start(mm, start, end, UCOW_NOTIFY_TRACK);
+	error = scan_range(scan, start, end);
+	if (scan->changed) {
+		tlb_invalidate(&mm->pt.generations, start, end);
+		if (!MUTATED(SCAN_WITHOUT_SHOOTDOWN))
+			tlb_shootdown(&mm->pt);
+	}
+	notify_end(mm, start, end, UCOW_NOTIFY_TRACK);
+	return error;
+}
+
+/* What was found before memory ran out is given back as if there were no more room for it. */
+long ucow_pagemap_scan(struct ucow_mm *mm, struct ucow_pm_scan *arg)
+{
+	struct scan scan;
+	unsigned tries = 0;
+	int error;
+
+	if (!arguments_are_valid(arg))
+		return -EINVAL;
+	if (mm->read_only && (arg->flags & UCOW_PM_SCAN_WP_MATCHING))
+		return -EACCES;
+	do {
+		scan = (struct scan){
+			.mm = mm,
+			.arg = arg,
+			.max_pages = arg->max_pages ? arg->max_pages : UINT64_MAX,
+			.vec_len = arg->vec_len,
+			.protects = arg->flags & UCOW_PM_SCAN_WP_MATCHING,
+		};
+		rwlock_write_lock(&mm->mmap_lock);
+		error = scan_locked(&scan, arg->start, page_round_up(arg->end));
+		rwlock_write_unlock(&mm->mmap_lock);
+	} while (unlikely(error == -ENOMEM && !scan.n) && space_relieve(mm, &tries));
+	if (error == -EPERM || (error && !scan.n))
+		return error;
+	arg->walk_end = scan.full ? scan.stopped : arg->end;
+	return (long)scan.n;
+}
