@@ -17,6 +17,7 @@
 
 #include <errno.h>
 
+#define LEAF_BYTES (TABLE_LEAF_MAX * UCOW_PAGE_SIZE)
 #define SCAN_FLAGS (UCOW_PM_SCAN_WP_MATCHING | UCOW_PM_SCAN_CHECK_WPASYNC)
 /* What can be told without looking at entries. */
 #define SCAN_SUMMARY (UCOW_PAGE_IS_WPALLOWED | UCOW_PAGE_IS_WRITTEN)
@@ -38,9 +39,7 @@ struct scan {
 	bool changed; /* something was protected */
 	/* Of the current mapping. */
 	uint64_t categories; /* that all its pages have */
-	bool by_mask;        /* leaf_wp_mask suffices, and answers this: */
-	bool takes_written;  /* pages that are written match */
-	bool takes_others;   /* those that are not */
+	bool by_mask;        /* pages that are written match, others do not: leaf_wp_mask says it all */
 };
 
 /* ---- matching and reporting ---- */
@@ -89,18 +88,28 @@ static uint32_t slots_between(unsigned first, unsigned last)
 	return (uint32_t)((((uint64_t)1 << last) - 1) & ~(((uint64_t)1 << first) - 1));
 }
 
-/* The pages of @slots, from @base on, all of @categories. Returns: those that were reported. */
-static uint32_t report_slots(struct scan *scan, uint64_t base, uint32_t slots, uint64_t categories)
+/* One page, where there is no doubt about the room. */
+static void report_page(struct scan *scan, uint64_t va, uint64_t categories)
+{
+	struct ucow_page_region *last = &scan->arg->vec[scan->n];
+
+	categories &= scan->arg->return_mask;
+	scan->found++;
+	if (scan->n && last[-1].end == va && last[-1].categories == categories) {
+		last[-1].end += UCOW_PAGE_SIZE;
+		return;
+	}
+	*last = (struct ucow_page_region){va, va + UCOW_PAGE_SIZE, categories};
+	scan->n++;
+}
+
+static uint32_t report_runs(struct scan *scan, uint64_t base, uint32_t slots, uint64_t categories)
 {
 	uint32_t reported = 0;
 
-	if (!scan->vec_len)
-		return slots;
 	while (slots && !scan->full) {
 		unsigned first = (unsigned)__builtin_ctz(slots);
-		uint32_t after = ~(slots >> first);
-		unsigned last = after ? min_u64(first + (unsigned)__builtin_ctz(after), TABLE_LEAF_MAX)
-				      : TABLE_LEAF_MAX;
+		unsigned last = first + (unsigned)__builtin_ctzll(~((uint64_t)slots >> first));
 		uint64_t start = base + ((uint64_t)first << UCOW_PAGE_SHIFT);
 		uint64_t end = report(scan, start, base + ((uint64_t)last << UCOW_PAGE_SHIFT), categories);
 
@@ -110,22 +119,15 @@ static uint32_t report_slots(struct scan *scan, uint64_t base, uint32_t slots, u
 	return reported;
 }
 
-/* All from the mask: pages that are written, and pages that are not, in address order where both match. */
-static uint32_t scan_mask(struct scan *scan, uint64_t base, uint32_t slots, uint32_t protected)
+/* The pages of @slots, from @base on, all of @categories. Returns: those that were reported. */
+static inline uint32_t report_slots(struct scan *scan, uint64_t base, uint32_t slots, uint64_t categories)
 {
-	uint64_t written = scan->categories | UCOW_PAGE_IS_WRITTEN;
-	uint32_t reported = 0;
-
-	if (scan->takes_written && !scan->takes_others)
-		return report_slots(scan, base, slots & ~protected, written);
-	if (!scan->takes_written)
-		return scan->takes_others ? report_slots(scan, base, slots & protected, scan->categories) : 0;
-	for (; slots && !scan->full; slots &= slots - 1) {
-		uint32_t slot = slots & -slots;
-
-		reported |= report_slots(scan, base, slot, slot & protected ? scan->categories : written);
-	}
-	return reported;
+	if (!scan->vec_len)
+		return slots;
+	if ((slots & (slots - 1)) || !slots || scan->n == scan->vec_len || scan->found == scan->max_pages)
+		return report_runs(scan, base, slots, categories);
+	report_page(scan, base + ((uint64_t)__builtin_ctz(slots) << UCOW_PAGE_SHIFT), categories);
+	return slots;
 }
 
 /* What an empty entry is written as goes by whether stores to it are awaited: then it has not been protected since. */
@@ -149,30 +151,19 @@ static uint64_t categories_of(const struct scan *scan, struct pte pte)
 	return categories;
 }
 
-static uint32_t scan_entries(struct scan *scan, const struct table *leaf, uint64_t base, uint32_t slots)
+/* Pages [va, end) of one leaf, which may not exist. Returns: those of its slots that match and were reported. */
+static uint32_t scan_entries(struct scan *scan, const struct table *leaf, uint64_t va, uint64_t end)
 {
+	uint64_t base = va & ~(LEAF_BYTES - 1);
 	uint32_t reported = 0;
 
-	for (; slots && !scan->full; slots &= slots - 1) {
-		uint32_t slot = slots & -slots;
-		uint64_t va = base + ((uint64_t)__builtin_ctz(slots) << UCOW_PAGE_SHIFT);
+	for (; va < end && !scan->full; va += UCOW_PAGE_SIZE) {
 		uint64_t categories = categories_of(scan, leaf ? leaf_get(leaf, va) : pte_none());
 
 		if (matches(scan, categories))
-			reported |= report_slots(scan, base, slot, categories);
+			reported |= report_slots(scan, base, (uint32_t)1 << leaf_slot(va), categories);
 	}
 	return reported;
-}
-
-/* Pages [va, end) of one leaf, which may not exist. Returns: those of its slots that match and were reported. */
-static uint32_t scan_leaf(struct scan *scan, const struct table *leaf, uint64_t va, uint64_t end)
-{
-	uint64_t base = va & ~((uint64_t)TABLE_LEAF_MAX * UCOW_PAGE_SIZE - 1);
-	uint32_t slots = slots_between((unsigned)leaf_slot(va), (unsigned)((end - base) >> UCOW_PAGE_SHIFT));
-
-	if (scan->by_mask)
-		return scan_mask(scan, base, slots, leaf ? leaf_wp_mask(leaf) : 0);
-	return scan_entries(scan, leaf, base, slots);
 }
 
 /* ---- protecting ---- */
@@ -203,18 +194,16 @@ static bool is_own(const struct table_block *block, const struct table *leaf)
 	return leaf && block->is_private && !table_is_shared(leaf);
 }
 
-static int scan_and_protect(struct scan *scan, const struct table_block *block, struct table *leaf, uint64_t va,
-			    uint64_t end)
+/* Protect what was reported of a leaf, or take the report back: its table has to be copied, or made, for that. */
+static int protect(struct scan *scan, const struct table_block *block, struct table *leaf, uint64_t va, uint32_t slots,
+		   const struct mark *before)
 {
-	struct mark before = mark(scan);
-	uint32_t slots = scan_leaf(scan, leaf, va, end);
-
 	if (leaf)
 		slots &= ~leaf_wp_mask(leaf);
 	if (!slots)
 		return 0;
-	if (unlikely(!is_own(block, leaf)) && table_own_leaf(&scan->mm->pt, va, &leaf)) {
-		unreport(scan, &before, va);
+	if (!is_own(block, leaf) && table_own_leaf(&scan->mm->pt, va, &leaf)) {
+		unreport(scan, before, va);
 		return -ENOMEM;
 	}
 	leaf_protect(leaf, slots);
@@ -223,6 +212,14 @@ static int scan_and_protect(struct scan *scan, const struct table_block *block, 
 }
 
 /* ---- ranges ---- */
+
+static int scan_leaf(struct scan *scan, const struct table_block *block, struct table *leaf, uint64_t va, uint64_t end)
+{
+	struct mark before = mark(scan);
+	uint32_t slots = scan_entries(scan, leaf, va, end);
+
+	return scan->protects ? protect(scan, block, leaf, va, slots, &before) : 0;
+}
 
 /* No leaf in [va, end). */
 static int scan_hole(struct scan *scan, const struct table_block *block, uint64_t va, uint64_t end)
@@ -237,16 +234,57 @@ static int scan_hole(struct scan *scan, const struct table_block *block, uint64_
 		return 0;
 	}
 	for (; va < end && !scan->full && !error; va = table_leaf_end(va, end))
-		error = scan_and_protect(scan, block, NULL, va, table_leaf_end(va, end));
+		error = scan_leaf(scan, block, NULL, va, table_leaf_end(va, end));
 	return error;
 }
 
-/* One line of each leaf has been asked for; now one of its entries, where that will change. */
-static void fetch_entries(const struct scan *scan, const struct table_block *block)
+/* @slots of a leaf are written: report, and protect. */
+static inline int take_written(struct scan *scan, const struct table_block *block, struct table *leaf, uint64_t base,
+			       uint32_t slots)
 {
-	for (unsigned i = 0; scan->protects && scan->by_mask && i < TABLE_BLOCK_LEAVES; i++)
-		if (block->leaves[i])
-			leaf_fetch(block->leaves[i], ~leaf_wp_mask(block->leaves[i]));
+	uint64_t categories = scan->categories | UCOW_PAGE_IS_WRITTEN;
+	struct mark before;
+
+	if (unlikely(scan->protects && !is_own(block, leaf))) {
+		before = mark(scan);
+		slots = report_slots(scan, base, slots, categories);
+		return protect(scan, block, leaf, base, slots, &before);
+	}
+	slots = report_slots(scan, base, slots, categories);
+	if (scan->protects && slots) {
+		leaf_protect(leaf, slots);
+		scan->changed = true;
+	}
+	return 0;
+}
+
+/*
+ * Only pages that are written match: all masks first, so that the entries that will change are on their way, then the
+ * leaves that have such pages.
+ */
+static int scan_written(struct scan *scan, const struct table_block *block, uint64_t va, uint64_t end)
+{
+	unsigned first = table_block_slot(va), last = table_block_slot(end - 1), todo = 0;
+	uint64_t base = table_block_end(va) - TABLE_BLOCK_LEAVES * LEAF_BYTES;
+	uint32_t written[TABLE_BLOCK_LEAVES];
+	int error = 0;
+
+	for (unsigned i = first; i <= last; i++) {
+		const struct table *leaf = block->leaves[i];
+
+		written[i] = leaf ? ~leaf_wp_mask(leaf) : ~(uint32_t)0;
+		todo |= (unsigned)!!written[i] << i;
+		if (leaf && scan->protects)
+			leaf_fetch(leaf, written[i]);
+	}
+	written[first] &= slots_between((unsigned)leaf_slot(va), TABLE_LEAF_MAX);
+	written[last] &= slots_between(0, (unsigned)leaf_slot(end - UCOW_PAGE_SIZE) + 1);
+	for (; todo && !scan->full && !error; todo &= todo - 1) {
+		unsigned i = (unsigned)__builtin_ctz(todo);
+
+		error = take_written(scan, block, block->leaves[i], base + i * LEAF_BYTES, written[i]);
+	}
+	return error;
 }
 
 static int scan_block(struct scan *scan, const struct table_block *block, uint64_t va, uint64_t end)
@@ -255,15 +293,10 @@ static int scan_block(struct scan *scan, const struct table_block *block, uint64
 
 	if (!block->exists)
 		return scan_hole(scan, block, va, end);
-	fetch_entries(scan, block);
-	for (; va < end && !scan->full && !error; va = table_leaf_end(va, end)) {
-		struct table *leaf = block->leaves[table_block_slot(va)];
-
-		if (scan->protects)
-			error = scan_and_protect(scan, block, leaf, va, table_leaf_end(va, end));
-		else
-			(void)scan_leaf(scan, leaf, va, table_leaf_end(va, end));
-	}
+	if (scan->by_mask)
+		return scan_written(scan, block, va, end);
+	for (; va < end && !scan->full && !error; va = table_leaf_end(va, end))
+		error = scan_leaf(scan, block, block->leaves[table_block_slot(va)], va, table_leaf_end(va, end));
 	return error;
 }
 
@@ -306,9 +339,8 @@ static bool enter_mapping(struct scan *scan, const struct vma *vma)
 	scan->categories = (is_async ? UCOW_PAGE_IS_WPALLOWED : 0) |
 			   (vma->flags & VMA_SOFTDIRTY ? UCOW_PAGE_IS_SOFT_DIRTY : 0);
 	written = scan->categories | UCOW_PAGE_IS_WRITTEN;
-	scan->by_mask = is_async && needs_summary_only(scan->arg);
-	scan->takes_written = matches(scan, written);
-	scan->takes_others = matches(scan, scan->categories);
+	scan->by_mask = is_async && needs_summary_only(scan->arg) && matches(scan, written) &&
+			!matches(scan, scan->categories);
 	return ((scan->categories ^ scan->arg->category_inverted) & required) == required;
 }
 
