@@ -11,6 +11,7 @@
  *     LOCK_MMAP       mm: mappings and the shape of the tables (shared: faults, GUP; exclusive: map, unmap, fork, ...)
  *       LOCK_NOTIFY   who follows which space; shared while reclaim takes pages from followed spaces
  *       LOCK_GROUP    the charges and members of a snapshot group
+ *       LOCK_UFFD     who waits at a userfaultfd, and its messages
  *       LOCK_OBJECT   the pages of a shared mapping
  *       LOCK_KSM_NODES  the table of merged pages
  *       LOCK_ROOT     which table is a space's root
@@ -47,6 +48,7 @@ enum lock_rank {
 	LOCK_MMAP,
 	LOCK_NOTIFY,
 	LOCK_GROUP,
+	LOCK_UFFD,
 	LOCK_OBJECT,
 	LOCK_KSM_NODES,
 	LOCK_ROOT,

@@ -67,6 +67,9 @@
  *   RECLAIM_LOCKED              reclaim takes pages of locked mappings              mlock
  *   COPY_WITHOUT_NOTIFY         a copy does not tell who follows the space          INV-NOTIFY-1
  *   NOTIFY_WITHOUT_SEQUENCE     followers are not told what is going on             ORD-NOTIFY-1
+ *   UFFD_WAIT_WITHOUT_RECHECK   who waits for a userfaultfd does not look again         ORD-UFFD-1
+ *   UFFD_UNSHARE_NOTIFIES       unshare faults are reported as stores                   B.3
+ *   FORK_KEEPS_UFFD_WP          fork leaves the protection on in the child              B.4
  */
 #define MUTATED(name) (UCOW_MUTATE_##name)
 
@@ -249,6 +252,15 @@
 #endif
 #ifndef UCOW_MUTATE_NOTIFY_WITHOUT_SEQUENCE
 #define UCOW_MUTATE_NOTIFY_WITHOUT_SEQUENCE 0
+#endif
+#ifndef UCOW_MUTATE_UFFD_WAIT_WITHOUT_RECHECK
+#define UCOW_MUTATE_UFFD_WAIT_WITHOUT_RECHECK 0
+#endif
+#ifndef UCOW_MUTATE_UFFD_UNSHARE_NOTIFIES
+#define UCOW_MUTATE_UFFD_UNSHARE_NOTIFIES 0
+#endif
+#ifndef UCOW_MUTATE_FORK_KEEPS_UFFD_WP
+#define UCOW_MUTATE_FORK_KEEPS_UFFD_WP 0
 #endif
 
 #endif

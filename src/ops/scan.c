@@ -11,6 +11,7 @@
 
 #include "base/mutate.h"
 #include "fault/fault.h"
+#include "fault/uffd.h"
 #include "space/notifier.h"
 
 #include <ucow/pagemap.h>
@@ -21,12 +22,6 @@
 #define SCAN_FLAGS (UCOW_PM_SCAN_WP_MATCHING | UCOW_PM_SCAN_CHECK_WPASYNC)
 /* What can be told without looking at entries. */
 #define SCAN_SUMMARY (UCOW_PAGE_IS_WPALLOWED | UCOW_PAGE_IS_WRITTEN)
-
-/* TEMP */
-static bool uffd_wp_is_async(const struct vma *vma)
-{
-	return vma->flags & VMA_UFFD_WP;
-}
 
 struct scan {
 	struct ucow_mm *mm;
