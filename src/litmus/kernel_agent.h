@@ -17,11 +17,16 @@
 
 /* X(id): what an agent can do; the fields of a command that matter stand beside it. */
 #define AGENT_OPS(X)                                                                                    \
-	X(MAP)          /* va, npages, number: prot, flags: AGENT_SHARED, AGENT_POPULATE */             \
+	X(MAP)          /* va, npages, number: prot, flags: AGENT_SHARED, AGENT_POPULATE; may pass a    \
+			   file, to: its offset */                                                      \
 	X(UNMAP)        /* va, npages */                                                                \
 	X(PROTECT)      /* va, npages, number: prot */                                                  \
-	X(MOVE)         /* va, npages, to: the new address */                                           \
+	X(MOVE)         /* va, npages, to: the new address, number: 1 = the old area stays */           \
 	X(ADVISE)       /* va, npages, number: MADV_* */                                                \
+	X(MSYNC)        /* va, npages, number: MS_* */                                                  \
+	X(MLOCK)        /* va, npages, number: 1 = on fault */                                          \
+	X(MUNLOCK)      /* va, npages */                                                                \
+	X(UFFD)         /* answers a userfaultfd of its own, beside the reply */                        \
 	X(WRITE)        /* va, npages, bytes: a store into each page; answers faults in value */        \
 	X(TOUCH)        /* va, npages: a load from each page; answers faults in value */                \
 	X(LOAD)         /* va, wanted; answers the bytes */                                             \
@@ -113,6 +118,6 @@ int channel_send(int channel, const void *message, size_t nbytes, int fd);
 int channel_receive(int channel, void *message, size_t room, int *fd, uint64_t deadline_ns);
 
 int channel_send_command(int channel, const struct agent_command *command, int fd);
-int channel_send_reply(int channel, const struct agent_reply *reply);
+int channel_send_reply(int channel, const struct agent_reply *reply, int fd);
 
 #endif

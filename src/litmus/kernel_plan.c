@@ -22,6 +22,11 @@ static const char *need_missing(unsigned need)
 		return if_any(facilities_held()->no_ksm);
 	case NEED_CGROUP:
 		return if_any(facilities_held()->no_groups);
+	case NEED_UFFD:
+		return kernel_no_uffd();
+	case NEED_SOFT_DIRTY:
+		return kernel_no_soft_dirty();
+	case NEED_FILE:
 	case NEED_DIRECT_IO:
 		return NULL;
 	case NEED_RO_LONGTERM:
@@ -55,14 +60,24 @@ static const char *get_missing(const struct stmt *stmt)
 	return NULL;
 }
 
-static const char *direct_missing(const struct stmt *stmt)
+static bool is_in_memory(const struct litmus *litmus, int file)
 {
+	for (size_t i = 0; i < litmus->nstmts; i++)
+		if (litmus->stmts[i].kind == STMT_FILE && litmus->stmts[i].name == file)
+			return litmus->stmts[i].options & 1;
+	return false;
+}
+
+static const char *direct_missing(const struct litmus *litmus, const struct stmt *stmt)
+{
+	if (is_in_memory(litmus, stmt->file))
+		return "files in memory have no direct I/O that pins";
 	return stmt->place.offset % 512 ? "O_DIRECT moves whole sectors of 512 bytes" : NULL;
 }
 
 static const char *map_missing(const struct stmt *stmt)
 {
-	bool plain = stmt->file < 0 && !(stmt->options & (MAP_OPT_HUGE | MAP_OPT_HUGETLB));
+	bool plain = !(stmt->options & (MAP_OPT_HUGE | MAP_OPT_HUGETLB));
 
 	return plain ? NULL : "this mapping is not driven yet";
 }
@@ -147,7 +162,7 @@ static const char *missing(const struct litmus *litmus, const struct stmt *stmt)
 								    : NO_INTERFACE "writes through a plain reference";
 	case STMT_DIRECT_OUT:
 	case STMT_DIRECT_IN:
-		return direct_missing(stmt);
+		return direct_missing(litmus, stmt);
 	case STMT_NUMA_HINT:
 		return NO_INTERFACE "makes entries protnone";
 	case STMT_INJECT_ALLOC:
