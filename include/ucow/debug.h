@@ -72,8 +72,8 @@ UCOW_API UCOW_NODISCARD int ucow_numa_hint(struct ucow_mm *mm, uint64_t va, uint
 #define UCOW_INJECT_FRAME 1u
 #define UCOW_INJECT_TABLE 2u
 #define UCOW_INJECT_OTHER 4u  /* mappings, spaces, objects */
-#define UCOW_INJECT_READ  8u  /* swap reads: they fail with -EIO */
-#define UCOW_INJECT_WRITE 16u /* swap writes */
+#define UCOW_INJECT_READ  8u  /* reads of swap and of files: they fail with -EIO */
+#define UCOW_INJECT_WRITE 16u /* writes to swap and to files */
 #define UCOW_INJECT_ALL   7u  /* memory */
 
 /**

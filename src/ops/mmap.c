@@ -24,7 +24,7 @@ static unsigned vma_flags_of(unsigned prot, unsigned flags)
 {
 	bool promised = (prot & UCOW_PROT_WRITE) && !(flags & (UCOW_MAP_SHARED | UCOW_MAP_PFN));
 
-	return (promised ? VMA_ACCOUNT : 0u) | (prot & UCOW_PROT_READ ? VMA_READ : 0u) |
+	return VMA_SOFTDIRTY | (promised ? VMA_ACCOUNT : 0u) | (prot & UCOW_PROT_READ ? VMA_READ : 0u) |
 	       (prot & UCOW_PROT_WRITE ? VMA_WRITE : 0u) | (flags & UCOW_MAP_SHARED ? VMA_SHARED : 0u) |
 	       (flags & UCOW_MAP_PFN ? VMA_PFNMAP : 0u);
 }

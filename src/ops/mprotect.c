@@ -15,6 +15,8 @@ static struct pte reprotect(struct ucow_mm *mm, const struct vma *vma, struct pt
 {
 	if (pte_is_swap(pte)) /* gets the rest of its permissions when it comes back */
 		return vma_is_accessible(vma) ? pte_clear_protnone(pte) : pte_swap_mk_protnone(pte);
+	if (pte_is_marker(pte))
+		return pte;
 	if (!vma_is_accessible(vma))
 		return pte_mk_protnone(pte);
 	pte = pte_clear_protnone(pte);

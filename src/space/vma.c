@@ -115,7 +115,8 @@ static bool anon_can_merge(const struct vma *lower, const struct vma *upper)
 
 bool vma_can_merge(const struct vma *lower, const struct vma *upper)
 {
-	return lower->end == upper->start && lower->flags == upper->flags && lower->object == upper->object &&
+	return lower->end == upper->start && !((lower->flags ^ upper->flags) & ~(unsigned)VMA_SOFTDIRTY) &&
+	       lower->object == upper->object && lower->file == upper->file && lower->uffd == upper->uffd &&
 	       vma_page_index(lower, lower->end) == upper->pgoff && anon_can_merge(lower, upper);
 }
 
@@ -137,6 +138,7 @@ struct vma *vma_merge_next(struct vma_set *set, struct vma *vma)
 	end = next->end;
 	if (has_anon(next))
 		atomic_store_explicit(&vma->has_anon, true, memory_order_relaxed);
+	vma->flags |= next->flags & VMA_SOFTDIRTY;
 	vma_remove(set, next);
 	vma_grow(set, vma, end);
 	return next;

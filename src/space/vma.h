@@ -19,13 +19,29 @@ enum vma_flag {
 	VMA_WIPEONFORK = 1u << 5, /* empty in children */
 	VMA_ACCOUNT = 1u << 6,    /* memory was promised for it: private, and writable now or when an anon page came */
 	VMA_MERGEABLE = 1u << 7,  /* pages may be merged with equal ones; of no use without private pages */
+
+	VMA_UFFD_MISSING = 1u << 8, /* what vma->uffd is asked about (ucow/uffd.h) */
+	VMA_UFFD_WP = 1u << 9,
+	VMA_UFFD_MINOR = 1u << 10,
+	VMA_SOFTDIRTY = 1u << 11,   /* all of it counts as written; where it is clear, writes are tracked (B.7) */
+	VMA_LOCKED = 1u << 12,      /* mlock: pages stay in memory */
+	VMA_LOCKONFAULT = 1u << 13, /* with LOCKED: from when they come, and none is fetched for it */
+	VMA_NOWRITE = 1u << 14,     /* may never become writable: a shared mapping of a file opened for reading */
+
+	VMA_UFFD = VMA_UFFD_MISSING | VMA_UFFD_WP | VMA_UFFD_MINOR,
 };
+
+struct ucow_file;
+struct ucow_uffd;
 
 struct vma {
 	struct tree_node node; /* keyed by start */
 	uint64_t start, end;   /* [start, end), page aligned, not empty */
-	uint64_t pgoff;   /* page number of start: in the object; (private) where it was first mapped; (PFN) its own */
-	void *object;     /* shared mappings: what backs them; else NULL */
+	uint64_t pgoff; /* page number of start: in the object; (private) where it was first mapped; (PFN) its own */
+	void *object;   /* shared mappings: what backs them; else NULL */
+	struct ucow_file *file; /* through which it was mapped; NULL: anonymous */
+	struct ucow_uffd
+		*uffd;    /* who is asked, as VMA_UFFD_* say; NULL: nobody. Not counted: it leaves before it ends */
 	uint64_t gap;     /* free bytes before start */
 	uint64_t max_gap; /* the greatest gap in this subtree */
 	unsigned flags;   /* enum vma_flag */
@@ -79,7 +95,8 @@ void vma_remove(struct vma_set *set, struct vma *vma);
 void vma_split(struct vma_set *set, struct vma *vma, uint64_t va, struct vma *upper);
 
 /*
- * vma_can_merge - whether two mappings, @lower ending where @upper starts, are alike in everything. Where one has anon
+ * vma_can_merge - whether two mappings, @lower ending where @upper starts, are alike in everything but VMA_SOFTDIRTY,
+ * which the result has if one of them had it (B.7). Where one has anon
  * pages and the other has none yet, it is as Linux since 6.16 does: they merge unless the pages came from a parent.
  */
 bool vma_can_merge(const struct vma *lower, const struct vma *upper);

@@ -2,20 +2,23 @@
 /*
  * What a leaf entry looks like. Only table/ knows the bits; everybody else uses the accessors.
  *
- *     63      52 51                              12 11  10   9   8   7   6   5   4   3   2   1   0
- *    +----------+----------------------------------+-------+---+---+---+---+---+---+---+---+---+---+
- *    | reserved |  frame number, or host address   | type  | Z | F | U | S | N | X | A | D | W | P |
- *    |          |  >> 12 for memory without a page |       |   |   |   |   |   |   |   |   |   |   |
- *    +----------+----------------------------------+-------+---+---+---+---+---+---+---+---+---+---+
+ *     63    53 52  51                              12 11  10   9   8   7   6   5   4   3   2   1   0
+ *    +--------+---+----------------------------------+-------+---+---+---+---+---+---+---+---+---+---+
+ *    | none   | L |  frame number, or host address   | type  | Z | F | U | S | N | X | A | D | W | P |
+ *    |        |   |  >> 12 for memory without a page |       |   |   |   |   |   |   |   |   |   |   |
+ *    +--------+---+----------------------------------+-------+---+---+---+---+---+---+---+---+---+---+
  *
  *    P present   W writable   D dirty   A accessed   X special: no page behind it   N protnone: present, no access
  *    S soft-dirty   U userfaultfd write-protected   F page of a shared mapping (RSS kind)   Z the shared zero page
- *    type: of entries that are not present; 0 in all others
+ *    L of a locked mapping: reclaim leaves the page   type: of entries that are not present; 0 in all others
  *
- * An entry is empty (all zero), present, or of one of the not-present types. Of those there is one yet:
+ * An entry is empty (all zero), present, or of one of the not-present types:
  *
  *    swap (type 1): S, U and N as above, W: exclusive (B.6), and in place of the frame number
  *    the device (5 bits) and the slot (35 bits).
+ *
+ *    marker (type 2): there is no page, but something to remember. U: write-protected for userfaultfd, else as empty;
+ *    bit 12: poisoned, every access ends in SIGBUS (B.2).
  */
 #ifndef TABLE_ENTRY_H
 #define TABLE_ENTRY_H
@@ -43,6 +46,9 @@ struct swap_entry {
 #define PTE_ZERO        ((uint64_t)1 << 9)
 #define PTE_TYPE_MASK   ((uint64_t)3 << 10)
 #define PTE_TYPE_SWAP   ((uint64_t)1 << 10)
+#define PTE_TYPE_MARKER ((uint64_t)2 << 10)
+#define PTE_POISONED    ((uint64_t)1 << 12) /* of markers */
+#define PTE_LOCKED      ((uint64_t)1 << 52)
 #define PTE_FRAME_SHIFT 12
 #define PTE_FRAME_BITS  40
 #define PTE_FRAME_MASK  ((((uint64_t)1 << PTE_FRAME_BITS) - 1) << PTE_FRAME_SHIFT)
@@ -53,6 +59,7 @@ struct swap_entry {
 static_assert((PTE_FLAG_MASK & PTE_TYPE_MASK) == 0, "flags and type overlap");
 static_assert(((PTE_FLAG_MASK | PTE_TYPE_MASK) & PTE_FRAME_MASK) == 0, "flags and frame number overlap");
 static_assert(PTE_FLAG_MASK == 0x3ff, "ten distinct flags");
+static_assert((PTE_LOCKED & (PTE_FLAG_MASK | PTE_TYPE_MASK | PTE_FRAME_MASK)) == 0, "an eleventh, above the frame");
 
 /* What an entry stands for; a closed set. */
 enum pte_kind {
@@ -62,6 +69,7 @@ enum pte_kind {
 	PTE_KIND_ZERO_PAGE, /* the shared zero page */
 	PTE_KIND_PFN,       /* host memory that is not a page */
 	PTE_KIND_SWAP,      /* not present: a page of private memory, in a swap slot */
+	PTE_KIND_MARKER,    /* not present: no page, but something to remember */
 };
 
 static inline struct pte pte_none(void)
@@ -133,10 +141,29 @@ static inline bool pte_is_swap(struct pte pte)
 	return (pte.v & (PTE_TYPE_MASK | PTE_PRESENT)) == PTE_TYPE_SWAP;
 }
 
+static inline bool pte_is_marker(struct pte pte)
+{
+	return (pte.v & (PTE_TYPE_MASK | PTE_PRESENT)) == PTE_TYPE_MARKER;
+}
+
+/* pte_is_vacant - nothing was ever put here, or it is gone: an empty entry, or a marker that remembers no poison. */
+static inline bool pte_is_vacant(struct pte pte)
+{
+	return pte_is_none(pte) || (pte_is_marker(pte) && !(pte.v & PTE_POISONED));
+}
+
+static inline bool pte_is_locked(struct pte pte)
+{
+	return pte.v & PTE_LOCKED;
+}
+
 static inline enum pte_kind pte_kind(struct pte pte)
 {
-	if (!pte_is_present(pte))
-		return pte_is_swap(pte) ? PTE_KIND_SWAP : PTE_KIND_NONE;
+	if (unlikely(!pte_is_present(pte))) {
+		if (pte_is_none(pte))
+			return PTE_KIND_NONE;
+		return pte_is_swap(pte) ? PTE_KIND_SWAP : PTE_KIND_MARKER;
+	}
 	if (pte.v & PTE_ZERO)
 		return PTE_KIND_ZERO_PAGE;
 	if (pte.v & PTE_SPECIAL)
@@ -244,8 +271,32 @@ static inline struct pte pte_clear_protnone(struct pte pte)
 	return (struct pte){pte.v & ~PTE_PROTNONE};
 }
 
+static inline struct pte pte_clear_soft_dirty(struct pte pte)
+{
+	return (struct pte){pte.v & ~PTE_SOFT_DIRTY};
+}
+
+static inline struct pte pte_mk_locked(struct pte pte)
+{
+	return (struct pte){pte.v | PTE_LOCKED};
+}
+
+static inline struct pte pte_clear_locked(struct pte pte)
+{
+	return (struct pte){pte.v & ~PTE_LOCKED};
+}
+
+/* Of an entry that is present or swapped: a present one loses its write permission (0.1, invariant 6). */
+static inline struct pte pte_mk_uffd_wp(struct pte pte)
+{
+	return (struct pte){(pte_is_present(pte) ? pte.v & ~PTE_WRITE : pte.v) | PTE_UFFD_WP};
+}
+
+/* A marker that remembers nothing else goes. */
 static inline struct pte pte_clear_uffd_wp(struct pte pte)
 {
+	if (unlikely(pte.v == (PTE_TYPE_MARKER | PTE_UFFD_WP)))
+		return pte_none();
 	return (struct pte){pte.v & ~PTE_UFFD_WP};
 }
 
@@ -305,6 +356,23 @@ static inline struct pte pte_swap_mk_protnone(struct pte pte)
 static inline struct pte pte_swap_share(struct pte pte)
 {
 	return (struct pte){pte.v & ~PTE_WRITE};
+}
+
+/* ---- markers ---- */
+
+static inline struct pte pte_make_wp_marker(void)
+{
+	return (struct pte){PTE_TYPE_MARKER | PTE_UFFD_WP};
+}
+
+static inline struct pte pte_make_poison(void)
+{
+	return (struct pte){PTE_TYPE_MARKER | PTE_POISONED};
+}
+
+static inline bool pte_is_poison(struct pte pte)
+{
+	return pte_is_marker(pte) && (pte.v & PTE_POISONED);
 }
 
 /* pte_page - the page behind the entry. Requires: pte_has_page. */

@@ -312,6 +312,7 @@ static _Atomic uint16_t *total_of(struct table *leaf, struct pte pte)
 	case PTE_KIND_NONE:
 	case PTE_KIND_ZERO_PAGE:
 	case PTE_KIND_PFN:
+	case PTE_KIND_MARKER:
 		break;
 	}
 	return NULL;
