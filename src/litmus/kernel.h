@@ -54,6 +54,7 @@ struct kernel_uffd {
 	int fd;   /* -1: not made, or closed */
 	int stop; /* an eventfd that ends the reader; -1: there is none */
 	bool closed;
+	int process; /* whose memory it is about */
 	pthread_t reader;
 	struct uffd_msg events[64];
 	unsigned nevents, taken;
@@ -337,8 +338,6 @@ int kernel_frames(pid_t pid, uint64_t va, uint64_t npages, int (*add)(void *arg,
  * (PROT_*) says. Returns: 0; an errno value.
  */
 int kernel_covered(pid_t pid, uint64_t va, uint64_t npages, int prot, uint64_t *covered);
-/* kernel_is_locked - whether the area at @va is locked in memory. Returns: 0; an errno value. */
-int kernel_is_locked(pid_t pid, uint64_t va, bool *is_locked);
 /* kernel_rss - resident pages of @pid in [@start, @end). Returns: 0; an errno value. */
 int kernel_rss(pid_t pid, uint64_t start, uint64_t end, uint64_t *npages);
 

@@ -13,6 +13,7 @@
 #include <limits.h>
 #include <linux/io_uring.h>
 #include <linux/membarrier.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -20,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -27,6 +29,13 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#ifndef UFFDIO_MOVE /* since 6.8 */
+struct uffdio_move {
+	__u64 dst, src, len, mode;
+	__s64 move;
+};
+#define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
+#endif
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ  22
 #define MADV_POPULATE_WRITE 23
@@ -330,6 +339,17 @@ static int do_uffd(struct agent *agent)
 {
 	agent->answer = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	return agent->answer < 0 ? errno : 0;
+}
+
+/* The kernel moves pages for the process that they belong to alone. */
+static int do_uffd_move(struct agent *agent)
+{
+	const struct agent_command *command = &agent->command;
+	struct uffdio_move with = {.dst = command->to, .src = command->va, .len = command->length};
+	int error = ioctl(agent->fd, UFFDIO_MOVE, &with) ? errno : 0;
+
+	agent->reply.value = with.move > 0 ? (uint64_t)with.move : 0;
+	return error;
 }
 
 /* ---- references and transfers ---- */
@@ -641,6 +661,7 @@ static int (*const operations[AGENT_OP_COUNT])(struct agent *agent) = {
 	[AGENT_MLOCK] = do_mlock,
 	[AGENT_MUNLOCK] = do_munlock,
 	[AGENT_UFFD] = do_uffd,
+	[AGENT_UFFD_MOVE] = do_uffd_move,
 	[AGENT_WRITE] = do_write,
 	[AGENT_TOUCH] = do_touch,
 	[AGENT_LOAD] = do_load,

@@ -252,7 +252,6 @@ static const char *flag_hidden(const struct kernel_eyes *eyes, enum litmus_flag 
 	case LFLAG_WP:
 	case LFLAG_SWAPPED:
 	case LFLAG_MAPPED:
-	case LFLAG_LOCKED:
 	case LFLAG_SOFT_DIRTY:
 	case LFLAG_COUNT:
 		break;
@@ -271,15 +270,6 @@ static int covered(struct kernel_step *step, uint64_t page, int prot, bool *is_c
 	error = kernel_covered(participant->pid, kernel_va(step->run, &step->stmt->place, page), 1, prot, &npages);
 	*is_covered = npages;
 	return error;
-}
-
-static int locked(struct kernel_step *step, uint64_t page, bool *is_locked)
-{
-	struct kernel_participant *participant = kernel_participant(step, step->stmt->proc);
-
-	if (!participant)
-		return STEP_ENDED;
-	return kernel_is_locked(participant->pid, kernel_va(step->run, &step->stmt->place, page), is_locked);
 }
 
 /* Whether a store would certainly fault: the area forbids it, or the entry cannot be writable (semantics.md 0.1). */
@@ -342,8 +332,6 @@ static int see_flag(struct kernel_step *step, uint64_t page, const struct kernel
 	case LFLAG_SWAPPED:
 		*is_set = kernel_is_swapped(seen->entry);
 		break;
-	case LFLAG_LOCKED:
-		return locked(step, page, is_set);
 	case LFLAG_SOFT_DIRTY:
 		*is_set = seen->entry & PAGEMAP_SOFT_DIRTY;
 		break;

@@ -210,25 +210,6 @@ int kernel_covered(pid_t pid, uint64_t va, uint64_t npages, int prot, uint64_t *
 	return 0;
 }
 
-int kernel_is_locked(pid_t pid, uint64_t va, bool *is_locked)
-{
-	struct area area = {0};
-	char *line = NULL;
-	size_t room = 0;
-	FILE *smaps;
-	int error = open_proc(pid, "smaps", &smaps);
-
-	if (error)
-		return error;
-	*is_locked = false;
-	while (getline(&line, &room, smaps) > 0)
-		if (!parse_area(line, &area) && area.start <= va && va < area.end && !strncmp(line, "VmFlags:", 8))
-			*is_locked = strstr(line, " lo");
-	free(line);
-	fclose(smaps);
-	return 0;
-}
-
 /* smaps walks the entries, so that its sums are exact; the zero page is not in them. */
 int kernel_rss(pid_t pid, uint64_t start, uint64_t end, uint64_t *npages)
 {

@@ -38,8 +38,30 @@ static const char *need_missing(unsigned need)
 	}
 }
 
-static const char *pin_missing(const struct stmt *stmt)
+static bool is_in_memory(const struct litmus *litmus, int file)
 {
+	for (size_t i = 0; i < litmus->nstmts; i++)
+		if (litmus->stmts[i].kind == STMT_FILE && litmus->stmts[i].name == file)
+			return litmus->stmts[i].options & 1;
+	return false;
+}
+
+/* Whether the region is a shared mapping of a file that is written back, which refuses long-term pins for writing. */
+static bool is_tracked(const struct litmus *litmus, int region)
+{
+	for (size_t i = 0; i < litmus->nstmts; i++) {
+		const struct stmt *stmt = &litmus->stmts[i];
+
+		if (stmt->kind == STMT_MAP && stmt->name == region)
+			return stmt->options & MAP_OPT_SHARED && stmt->file >= 0 && !is_in_memory(litmus, stmt->file);
+	}
+	return false;
+}
+
+static const char *pin_missing(const struct litmus *litmus, const struct stmt *stmt)
+{
+	if (!(stmt->options & GUP_OPT_LONGTERM) && is_tracked(litmus, stmt->place.region))
+		return NO_INTERFACE "holds a short-term pin";
 	if (!(stmt->options & GUP_OPT_WRITE))
 		return NO_INTERFACE "holds a read pin";
 	if (stmt->options & GUP_OPT_FORCE)
@@ -58,14 +80,6 @@ static const char *get_missing(const struct stmt *stmt)
 	if (stmt->options & GUP_OPT_FORCE)
 		return NO_INTERFACE "holds a forced reference";
 	return NULL;
-}
-
-static bool is_in_memory(const struct litmus *litmus, int file)
-{
-	for (size_t i = 0; i < litmus->nstmts; i++)
-		if (litmus->stmts[i].kind == STMT_FILE && litmus->stmts[i].name == file)
-			return litmus->stmts[i].options & 1;
-	return false;
 }
 
 static const char *direct_missing(const struct litmus *litmus, const struct stmt *stmt)
@@ -154,7 +168,7 @@ static const char *missing(const struct litmus *litmus, const struct stmt *stmt)
 	case STMT_RECLAIM:
 		return if_any(facilities_held()->no_groups);
 	case STMT_PIN:
-		return pin_missing(stmt);
+		return pin_missing(litmus, stmt);
 	case STMT_GET:
 		return get_missing(stmt);
 	case STMT_DEVICE_WRITE:
@@ -163,6 +177,8 @@ static const char *missing(const struct litmus *litmus, const struct stmt *stmt)
 	case STMT_DIRECT_OUT:
 	case STMT_DIRECT_IN:
 		return direct_missing(litmus, stmt);
+	case STMT_UFFD_MOVE:
+		return stmt->block ? "the process moves its pages itself, and may be waiting in its lane" : NULL;
 	case STMT_NUMA_HINT:
 		return NO_INTERFACE "makes entries protnone";
 	case STMT_INJECT_ALLOC:

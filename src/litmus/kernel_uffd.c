@@ -26,13 +26,6 @@
 #ifndef UFFD_FEATURE_WP_ASYNC
 #define UFFD_FEATURE_WP_ASYNC (1 << 15)
 #endif
-#ifndef UFFDIO_MOVE
-struct uffdio_move {
-	__u64 dst, src, len, mode;
-	__s64 move;
-};
-#define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
-#endif
 #ifndef UFFDIO_POISON
 struct uffdio_poison {
 	struct uffdio_range range;
@@ -150,11 +143,12 @@ void kernel_uffd_close(struct kernel_uffd *uffd)
 }
 
 /* From here on @fd is the object's. Returns: 0; an errno value. */
-static int adopt(struct kernel_run *run, struct kernel_uffd *uffd, int fd)
+static int adopt(struct kernel_run *run, struct kernel_uffd *uffd, int process, int fd)
 {
 	int error;
 
 	uffd->run = run;
+	uffd->process = process;
 	uffd->fd = fd;
 	uffd->stop = eventfd(0, EFD_CLOEXEC);
 	error = uffd->stop < 0 ? errno : pthread_create(&uffd->reader, NULL, read_events, uffd);
@@ -218,7 +212,7 @@ int kernel_uffd(struct kernel_step *step)
 	error = register_range(step, fd);
 	if (error)
 		close(fd);
-	return error ? error : adopt(step->run, uffd, fd);
+	return error ? error : adopt(step->run, uffd, step->stmt->proc, fd);
 }
 
 /* The userfaultfd that @step uses. NULL: none was bound (*outcome 0), or it is closed. */
@@ -297,22 +291,22 @@ static int poison(struct kernel_step *step, int fd)
 }
 
 /* From the first place to the second. A scanner that has a page locked for a moment makes it EAGAIN. */
-static int move(struct kernel_step *step, int fd)
+static int move(struct kernel_step *step, const struct kernel_uffd *uffd)
 {
-	struct uffdio_range range = range_of(step);
-	struct uffdio_move with = {
-		.dst = kernel_va(step->run, &step->stmt->place2, 0), .src = range.start, .len = range.len};
+	uint64_t left = step->stmt->place.npages * KERNEL_PAGE, from = kernel_va(step->run, &step->stmt->place, 0);
+	uint64_t to = kernel_va(step->run, &step->stmt->place2, 0);
+	struct agent_reply reply;
 	int error = 0;
 
 	for (unsigned tries = 0; tries < 100; tries++) {
-		error = ioctl(fd, UFFDIO_MOVE, &with) ? errno : 0;
+		struct agent_command command = {.op = AGENT_UFFD_MOVE, .va = from, .to = to, .length = left};
+
+		error = kernel_call(step, uffd->process, &command, uffd->fd, &reply);
 		if (error != EAGAIN)
 			break;
-		if (with.move > 0) {
-			with.dst += (__u64)with.move;
-			with.src += (__u64)with.move;
-			with.len -= (__u64)with.move;
-		}
+		from += reply.value;
+		to += reply.value;
+		left -= reply.value;
 	}
 	return error;
 }
@@ -324,8 +318,10 @@ static int on_range(struct kernel_step *step, int fd, unsigned long call)
 	return ioctl(fd, call, &range) ? errno : 0;
 }
 
-static int operate(struct kernel_step *step, int fd)
+static int operate(struct kernel_step *step, const struct kernel_uffd *uffd)
 {
+	int fd = uffd->fd;
+
 	switch ((int)step->stmt->kind) {
 	case STMT_UFFD_PROTECT:
 		return protect(step, fd, UFFDIO_WRITEPROTECT_MODE_WP);
@@ -338,7 +334,7 @@ static int operate(struct kernel_step *step, int fd)
 	case STMT_UFFD_CONTINUE:
 		return let_continue(step, fd);
 	case STMT_UFFD_MOVE:
-		return move(step, fd);
+		return move(step, uffd);
 	case STMT_UFFD_POISON:
 		return poison(step, fd);
 	case STMT_UFFD_WAKE:
@@ -356,7 +352,7 @@ int kernel_uffd_operate(struct kernel_step *step)
 	int outcome;
 	struct kernel_uffd *uffd = used(step, &outcome);
 
-	return uffd ? operate(step, uffd->fd) : outcome;
+	return uffd ? operate(step, uffd) : outcome;
 }
 
 /* ---- check event ---- */
@@ -421,6 +417,16 @@ static bool await_event(struct kernel_step *step, struct kernel_uffd *uffd)
 	return uffd->taken < uffd->nevents;
 }
 
+/* The process that the last fork before the check has made. */
+static int youngest(const struct kernel_step *step)
+{
+	const struct stmt *stmt = step->stmt;
+
+	while (stmt > step->run->litmus->stmts && stmt->kind != STMT_FORK)
+		stmt--;
+	return stmt->kind == STMT_FORK ? stmt->name : 0;
+}
+
 static int compare_event(struct kernel_step *step, const struct uffd_msg *message, uint64_t page)
 {
 	const struct stmt *stmt = step->stmt;
@@ -431,7 +437,8 @@ static int compare_event(struct kernel_step *step, const struct uffd_msg *messag
 	int error;
 
 	if (seen == stmt->event && seen == EVENT_FORK) {
-		error = adopt(step->run, &step->run->objects[stmt->name].uffd, (int)message->arg.fork.ufd);
+		error = adopt(step->run, &step->run->objects[stmt->name].uffd, youngest(step),
+			      (int)message->arg.fork.ufd);
 		return error ? kernel_error(step, "kernel: no reader: %s", litmus_error_name(error)) : 0;
 	}
 	if (seen == EVENT_FORK)

@@ -211,8 +211,7 @@ enum litmus_advice {
 	X(HUGE, "huge")             \
 	X(ZERO_PAGE, "zero-page")   \
 	X(PINNED, "pinned")         \
-	X(MAPPED, "mapped")         \
-	X(LOCKED, "locked")
+	X(MAPPED, "mapped")
 enum litmus_flag {
 #define X(id, word) LFLAG_##id,
 	FLAG_WORDS(X)

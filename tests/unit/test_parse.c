@@ -275,7 +275,6 @@ static const struct {
 	{"check u event unmap buf", STMT_CHECK_EVENT, 0},
 	{"check u event none", STMT_CHECK_EVENT, 0},
 	{"check file f[1] holds \"text\" or zero", STMT_CHECK_FILE_HOLDS, NEED_FILE},
-	{"check A buf is not locked", STMT_CHECK_FLAG, 0},
 };
 #define NEXAMPLES (sizeof(examples) / sizeof(examples[0]))
 /* uffd and cgroup are in the prelude, and a machine of four nodes. */
@@ -1083,8 +1082,7 @@ TEST(messages_list_what_is_possible)
 		 "pageout "
 		 "populate-read populate-write collapse"},
 		{"check A buf is frobnicate-this-thing-that-nobody-has-ever-heard-of",
-		 "present exclusive writable dirty accessed soft-dirty wp swapped ksm huge zero-page pinned mapped "
-		 "locked"},
+		 "present exclusive writable dirty accessed soft-dirty wp swapped ksm huge zero-page pinned mapped"},
 		{"check count frobnicate-this-thing-that-nobody-has-ever-heard-of 1",
 		 "faults reuse copy unshare early-copy zero-fill table-share table-unshare pins unpins swap-in "
 		 "swap-out ksm-merge "
