@@ -10,6 +10,7 @@
  *   LOCK_MACHINE      machine: lists of spaces and cpus
  *     LOCK_MMAP       mm: mappings and the shape of the tables (shared: faults, GUP; exclusive: map, unmap, fork, ...)
  *       LOCK_GROUP    the charges and members of a snapshot group
+ *       LOCK_UFFD     who waits at a userfaultfd, and its messages
  *       LOCK_OBJECT   the pages of a shared mapping
  *       LOCK_KSM_NODES  the table of merged pages
  *       LOCK_ROOT     which table is a space's root
@@ -45,6 +46,7 @@ enum lock_rank {
 	LOCK_MACHINE,
 	LOCK_MMAP,
 	LOCK_GROUP,
+	LOCK_UFFD,
 	LOCK_OBJECT,
 	LOCK_KSM_NODES,
 	LOCK_ROOT,

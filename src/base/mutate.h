@@ -61,6 +61,9 @@
  *   MERGE_WITHOUT_SHOOTDOWN     a merge lets cpus store on                              rule 10
  *   MERGE_IGNORES_REFERENCES    pages with gets and pins are merged                     B.1, invariant 4
  *   MERGE_WITHOUT_CLEARING      a merge looks at references with the entry in place     ORD-GUP-1
+ *   UFFD_WAIT_WITHOUT_RECHECK   who waits for a userfaultfd does not look again         ORD-UFFD-1
+ *   UFFD_UNSHARE_NOTIFIES       unshare faults are reported as stores                   B.3
+ *   FORK_KEEPS_UFFD_WP          fork leaves the protection on in the child              B.4
  */
 #define MUTATED(name) (UCOW_MUTATE_##name)
 
@@ -225,6 +228,15 @@
 #endif
 #ifndef UCOW_MUTATE_MERGE_WITHOUT_CLEARING
 #define UCOW_MUTATE_MERGE_WITHOUT_CLEARING 0
+#endif
+#ifndef UCOW_MUTATE_UFFD_WAIT_WITHOUT_RECHECK
+#define UCOW_MUTATE_UFFD_WAIT_WITHOUT_RECHECK 0
+#endif
+#ifndef UCOW_MUTATE_UFFD_UNSHARE_NOTIFIES
+#define UCOW_MUTATE_UFFD_UNSHARE_NOTIFIES 0
+#endif
+#ifndef UCOW_MUTATE_FORK_KEEPS_UFFD_WP
+#define UCOW_MUTATE_FORK_KEEPS_UFFD_WP 0
 #endif
 
 #endif

@@ -20,7 +20,7 @@ static struct pte reprotect(struct ucow_mm *mm, const struct vma *vma, struct pt
 	if (!vma_is_accessible(vma))
 		return pte_mk_protnone(pte);
 	pte = pte_clear_protnone(pte);
-	if (!(vma->flags & VMA_WRITE))
+	if (!(vma->flags & VMA_WRITE) || pte_is_uffd_wp(pte))
 		return pte_wrprotect(pte);
 	if (!vma_is_cow(vma) || entry_may_upgrade(mm, vma, pte))
 		return pte_mkwrite(pte);

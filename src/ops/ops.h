@@ -36,6 +36,12 @@ void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t 
 		  struct pte (*change)(struct ucow_mm *mm, const struct vma *vma, struct pte pte));
 
 /*
+ * zap_keeping_protection - empty [start, end) of a file or shared mapping: what was protected for a userfaultfd stays so
+ * (B.7). Requires: mmap_lock exclusively; the range's leaves are owned.
+ */
+void zap_keeping_protection(struct ucow_mm *mm, uint64_t start, uint64_t end);
+
+/*
  * unmerge_range - give the entries of merged pages pages of their own, but for mappings with one of the flags @spared.
  * Requires: no lock. Returns: 0; -ENOMEM; -EDEADLK (the page-lock callback gave up): a part was done.
  */

@@ -2,6 +2,8 @@
 /* Creation, exit and statistics of spaces. */
 #include "ops/ops.h"
 
+#include "fault/uffd.h"
+
 #include <errno.h>
 
 int ucow_mm_create(struct ucow_machine *machine, struct ucow_mm **mm)
@@ -26,6 +28,7 @@ void space_discard(struct ucow_mm *mm)
 	/* The tables first: pages of shared mappings are still in their objects. */
 	page_table_drop(&mm->pt);
 	vmas_remove(mm, 0, UCOW_ADDRESS_LIMIT);
+	uffd_space_end(mm);
 	mm_free(mm);
 	epoch_settle(&machine->epoch);
 }
@@ -34,9 +37,13 @@ void space_write_unlock(struct ucow_mm *mm)
 {
 	struct ucow_snapshot_group *group = mm->group;
 	bool trim = unlikely(group) && group_settle(group);
+	struct list notes;
 
+	list_init(&notes);
+	uffd_take_notes(mm, &notes);
 	rwlock_write_unlock(&mm->mmap_lock);
 	epoch_settle(&mm->machine->epoch);
+	uffd_send(&notes);
 	if (unlikely(trim))
 		(void)group_make_room(group, 0); /* what is unmapped is unmapped, whether or not a snapshot can go */
 }

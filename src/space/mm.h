@@ -103,6 +103,8 @@ struct ucow_mm {
 	bool ending;                           /* (L) off the list */
 	_Atomic uint32_t holds;                /* (A) grows under (L) while not ending: see mm_hold */
 	struct ksm_space *ksm;                 /* what the scanner keeps; its own */
+	struct list uffds;                     /* (M) userfaultfds that watch it */
+	struct list uffd_notes;                /* (M) events to send as soon as the lock is free */
 };
 
 #if exploring
