@@ -486,7 +486,7 @@ static int look_at_handle(struct fuzz_kernel *kernel, unsigned i, struct fuzz_he
 
 static int read_file(struct fuzz_kernel *kernel, unsigned i)
 {
-	int name = kernel->test->layout.file[i], fd = kernel->run.objects[name].file;
+	int name = kernel->test->layout.file[i], fd = kernel->run.objects[name].file.direct;
 	struct fuzz_file *file = &kernel->files[i];
 	ssize_t got;
 
