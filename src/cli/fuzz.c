@@ -241,6 +241,14 @@ static int run(struct arguments *arguments, struct campaign_result *result)
 	return report(arguments, result);
 }
 
+/* What kinds of pressure programs for the kernel may have. */
+static unsigned possible_pressure(void)
+{
+	const struct facilities *facilities = facilities_held();
+
+	return *facilities->no_swap || *facilities->no_groups ? 0 : FUZZ_P_SWAP;
+}
+
 /* With what moves pages switched off, where the kernel takes part. */
 static int run_undisturbed(struct arguments *arguments, struct campaign_result *result)
 {
@@ -257,6 +265,7 @@ static int run_undisturbed(struct arguments *arguments, struct campaign_result *
 		fprintf(stderr, "ucow fuzz: no switch of this machine is set: %s\n", strerror(-error));
 	else
 		facilities_make(&facilities);
+	arguments->campaign.pressure = possible_pressure();
 	status = run(arguments, result);
 	error = switches_release(&switches);
 	if (error)

@@ -16,7 +16,11 @@
 	  "the kernel takes pages from their frames by itself, to make room for big ones: a page is on another "   \
 	  "frame although nobody wrote, or is copied, not exclusive, mapped less often or waited for on its way; " \
 	  "meant are only programs during which the machine counted such pages, and which do not show it when "    \
-	  "run again while it counts none")
+	  "run again while it counts none")                                                                        \
+	X(FUZZ_NOISE_MEMORY, "out-of-memory",                                                                      \
+	  "against modes: a program with a group's limit or a small machine wants more pages than fit, most of "   \
+	  "them pinned; the statement fails or stops half-way, each page is as before or after it, reclaim finds " \
+	  "nothing afterwards, and that fork mode is not compared any further")
 
 enum fuzz_noise_class {
 #define FUZZ_NOISE_ID(id, name, reason) id,
