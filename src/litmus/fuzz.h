@@ -38,6 +38,9 @@ enum { FUZZ_TEXT = 16, FUZZ_SPOTS = 3, FUZZ_WINDOW = FUZZ_TEXT * FUZZ_SPOTS };
 		0, 512, 4096 - FUZZ_TEXT \
 	}
 
+/* Frames of the smallest machine there is. */
+#define FUZZ_SMALL_FRAMES 512
+
 /* The limit, in pages, of a group that no program of the fuzzer meets. */
 #define FUZZ_NO_LIMIT 100000
 

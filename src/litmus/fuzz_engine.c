@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define RAM_BYTES   (UINT64_C(4) << 20)
-#define SMALL_BYTES (UINT64_C(2) << 20) /* the smallest that there is */
+#define SMALL_BYTES ((uint64_t)FUZZ_SMALL_FRAMES * UCOW_PAGE_SIZE)
 /*
  * Statements; after each such one, and after the last, the machine is checked. By their number, so that a program
  * shows the same whenever it is run.

@@ -182,9 +182,10 @@ static bool is_one_of(uint64_t seed, unsigned what, unsigned n)
 }
 
 /* Of those with swap, half merge pages, one of four has groups, and one of six too little memory for what it does. */
+static const unsigned rooms[] = {10, 16, 28};
+
 static void press_modes(struct fuzz_program *program, uint64_t seed)
 {
-	static const unsigned rooms[] = {40, 64, 100};
 	bool pressed = is_one_of(seed, 0, 2);
 
 	if (pressed)
@@ -252,7 +253,7 @@ void fuzz_from_bytes(struct fuzz_program *program, const uint8_t *bytes, size_t 
 	if (nbytes && against == FUZZ_AGAINST_MODES && bytes[0] & 2)
 		program->pressure = FUZZ_P_MERGING;
 	if (nbytes && against == FUZZ_AGAINST_MODES && bytes[0] & 4)
-		program->room = 40 + bytes[0] % 64;
+		program->room = rooms[bytes[0] / 8 % 3];
 	if (program->nops)
 		memcpy(program->ops, bytes + 1, program->nops * sizeof(struct fuzz_op));
 }

@@ -563,7 +563,7 @@ static uint64_t tally_of(unsigned subject, enum fuzz_tally which)
 	return court.subjects[subject]->tally[which];
 }
 
-/* A hundred pages of three processes, each with bytes of its own, where 40 fit. */
+/* A hundred pages of three processes, each with bytes of its own, where 28 fit. */
 TEST(a_small_machine_swaps_by_itself)
 {
 	char text[4000] = "title: t\nmachine: ram=2M swap=4M\nA map a 8\nA map b 8\nA map c 8\nA fork B\nA fork C\n";
@@ -572,7 +572,7 @@ TEST(a_small_machine_swaps_by_itself)
 		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%c write %c \"%u\"\n", "ABC"[i % 3],
 			 "abc"[i / 3], i);
 	open_court();
-	room = 40;
+	room = 28;
 	CHECK_EQ(run_text(text), 0);
 	for (unsigned i = 1; i < court.nsubjects; i++) {
 		CHECK(tally_of(i, FUZZ_TALLY_OUT) > 20);

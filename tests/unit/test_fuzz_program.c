@@ -358,6 +358,30 @@ TEST(shrinking_makes_operations_simple)
 	free(planted.last);
 }
 
+/* A forked child that writes needs neither a group, nor a small machine, nor equal pages. */
+TEST(shrinking_takes_the_pressure_away)
+{
+	struct planted planted = {.lines = {" fork B", "\nB write "}};
+	char *text;
+
+	for (uint64_t seed = 1;; seed++) {
+		fuzz_generate(&program, seed, 40, FUZZ_AGAINST_MODES);
+		text = print(&program);
+		if (program.room && program.pressure == FUZZ_P_ALL && strstr(text, " fork B into m") &&
+		    judge_planted(&program, &planted))
+			break;
+		free(text);
+	}
+	free(text);
+	fuzz_shrink(&program, judge_planted, &planted, 4000);
+	CHECK_EQ(program.room, 0);
+	CHECK_EQ(program.pressure, 0);
+	text = print(&program);
+	CHECK_STR_EQ(strstr(text, "\n\n"), "\n\nA map a 1\nA fork B\nB write a \"a\"\n");
+	free(text);
+	free(planted.last);
+}
+
 TEST(shrinking_asks_no_more_than_it_may)
 {
 	struct planted planted = {.lines = {" pin ", " fork ", " write "}};
@@ -523,6 +547,22 @@ static bool has_stmt(const struct litmus *litmus, const char *source)
 		if (!strcmp(litmus->stmts[i].source, source))
 			return true;
 	return false;
+}
+
+TEST(a_saved_file_has_the_small_machine)
+{
+	struct litmus *litmus;
+
+	plan();
+	program.against = FUZZ_AGAINST_MODES;
+	program.room = 16;
+	litmus = save();
+	CHECK_EQ(litmus->machine.ram_bytes, 2 << 20);
+	CHECK_EQ(litmus->machine.swap_bytes, 4 << 20);
+	CHECK(has_stmt(litmus, "Holder map held 496"));
+	CHECK(has_stmt(litmus, "Holder pin held w longterm -> rest"));
+	litmus_free(litmus);
+	clean_up();
 }
 
 TEST(a_saved_file_says_what_both_showed)
