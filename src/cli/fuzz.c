@@ -246,7 +246,8 @@ static unsigned possible_pressure(void)
 {
 	const struct facilities *facilities = facilities_held();
 
-	return *facilities->no_swap || *facilities->no_groups ? 0 : FUZZ_P_SWAP;
+	return (*facilities->no_swap || *facilities->no_groups ? 0 : FUZZ_P_SWAP) |
+	       (*facilities->no_ksm ? 0 : FUZZ_P_MERGING) | (*facilities->no_groups ? 0 : FUZZ_P_GROUPS);
 }
 
 /* With what moves pages switched off, where the kernel takes part. */
@@ -258,7 +259,7 @@ static int run_undisturbed(struct arguments *arguments, struct campaign_result *
 
 	if (arguments->campaign.against != FUZZ_AGAINST_KERNEL)
 		return run(arguments, result);
-	facilities_plan(&facilities, NEED_SWAP, &switches);
+	facilities_plan(&facilities, NEED_SWAP | NEED_KSM | NEED_CGROUP, &switches);
 	switches_add_movers(&switches);
 	error = switches_hold(&switches);
 	if (error)

@@ -17,6 +17,12 @@
 	  "frame although nobody wrote, or is copied, not exclusive, mapped less often or waited for on its way; " \
 	  "meant are only programs during which the machine counted such pages, and which do not show it when "    \
 	  "run again while it counts none")                                                                        \
+	X(FUZZ_NOISE_GIVEN_UP, "merge-given-up",                                                                   \
+	  "an equal page cannot be merged because a pin, a get or a pipe holds the other one: the kernel gives "   \
+	  "the first a frame of its own again, the engine leaves it where it is, read-only and not exclusive, or " \
+	  "does not try; which of them is the first depends on the order of the scan")                             \
+	X(FUZZ_NOISE_MOVED, "move-of-merged",                                                                      \
+	  "the kernel parts merged pages that move, the engine moves them as they are")                            \
 	X(FUZZ_NOISE_MEMORY, "out-of-memory",                                                                      \
 	  "against modes: a program with a group's limit or a small machine wants more pages than fit, most of "   \
 	  "them pinned; the statement fails or stops half-way, each page is as before or after it, reclaim finds " \
