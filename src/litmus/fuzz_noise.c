@@ -92,6 +92,23 @@ static bool is_merged_move(const struct fuzz_test *test, const struct fuzz_diver
 	       (is_about_sharing(divergence) || !strcmp(divergence->what, "zero-page"));
 }
 
+static bool is_before(const struct fuzz_test *test, size_t at, enum stmt_kind kind)
+{
+	for (size_t i = 0; i < at && i < test->litmus->nstmts; i++)
+		if (test->litmus->stmts[i].kind == kind)
+			return true;
+	return false;
+}
+
+static bool is_for_others(const struct fuzz_test *test, const struct fuzz_divergence *divergence)
+{
+	bool unmerges = is_at(test, divergence, STMT_ADVISE) &&
+			test->litmus->stmts[divergence->at].advice == ADVICE_UNMERGEABLE;
+
+	return (unmerges || is_at(test, divergence, STMT_KSM_MERGE)) && is_about_sharing(divergence) &&
+	       is_before(test, divergence->at, STMT_KSM_MERGE) && is_before(test, divergence->at, STMT_FORK);
+}
+
 /* ---- migration ---- */
 
 /* The numbers that are told of a property called @what. */
@@ -157,13 +174,24 @@ static bool is_migration(struct fuzz_court *court, const struct fuzz_test *test,
 	       is_gone_when_quiet(court, test, divergence);
 }
 
-int fuzz_noise(struct fuzz_court *court, const struct fuzz_test *test, const struct fuzz_divergence *divergence)
+static int merging_noise(const struct fuzz_test *test, const struct fuzz_divergence *divergence)
 {
-	if (is_old_move(test, divergence))
-		return FUZZ_NOISE_MOVE;
+	if (strcmp(divergence->subjects[0], "kernel") != 0)
+		return -1;
 	if (is_merged_move(test, divergence))
 		return FUZZ_NOISE_MOVED;
 	if (is_given_up(test, divergence))
 		return FUZZ_NOISE_GIVEN_UP;
+	return is_for_others(test, divergence) ? FUZZ_NOISE_OTHERS : -1;
+}
+
+int fuzz_noise(struct fuzz_court *court, const struct fuzz_test *test, const struct fuzz_divergence *divergence)
+{
+	int class = merging_noise(test, divergence);
+
+	if (class >= 0)
+		return class;
+	if (is_old_move(test, divergence))
+		return FUZZ_NOISE_MOVE;
 	return is_migration(court, test, divergence) ? FUZZ_NOISE_MIGRATION : -1;
 }
