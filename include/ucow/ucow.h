@@ -6,6 +6,7 @@
 #include <ucow/access.h>
 #include <ucow/debug.h>
 #include <ucow/diff.h>
+#include <ucow/file.h>
 #include <ucow/gup.h>
 #include <ucow/ksm.h>
 #include <ucow/machine.h>
