@@ -18,6 +18,8 @@ struct fault {
 	struct ucow_page *brought;    /* read, from swap or its file, for this fault, with a reference; else NULL */
 	bool is_private;              /* the path to the leaf */
 	uint64_t shape;               /* read before the walk */
+	struct uffd_wait *wait;       /* NULL: who faults cannot wait for a userfaultfd */
+	unsigned user;                /* with FAULT_USERFAULT: UCOW_UFFD_FAULT_* */
 };
 
 static inline void fault_count(struct fault *fault, enum ucow_counter counter)

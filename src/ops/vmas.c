@@ -3,7 +3,12 @@
 #include "ops/ops.h"
 
 #include "base/host.h"
+<<<<<<< HEAD
 #include "cache/cache.h"
+=======
+#include "cache/shm.h"
+#include "fault/uffd.h"
+>>>>>>> 3424c6b23a0ab73af05397003d13e0e551851381
 
 #include <errno.h>
 
@@ -93,6 +98,8 @@ void vmas_remove(struct ucow_mm *mm, uint64_t start, uint64_t end)
 	for (; vma && vma->start < end; vma = next) {
 		UCOW_BUG_ON(vma->start < start || vma->end > end);
 		next = vma_next(vma);
+		if (unlikely(vma->uffd)) /* they will find that there is nothing to wait for */
+			uffd_wake(vma->uffd, vma->start, vma->end);
 		vma_remove(&mm->vmas, vma);
 		vma_release(vma);
 	}
