@@ -12,12 +12,8 @@
  *     LOCK_MMAP       mm: mappings and the shape of the tables (shared: faults, GUP; exclusive: map, unmap, fork, ...)
  *       LOCK_NOTIFY   who follows which space; shared while reclaim takes pages from followed spaces
  *       LOCK_GROUP    the charges and members of a snapshot group
-<<<<<<< HEAD
  *       LOCK_FILLING  pages of a file are being read
-=======
  *       LOCK_UFFD     who waits at a userfaultfd, and its messages
- *       LOCK_OBJECT   the pages of a shared mapping
->>>>>>> 3424c6b23a0ab73af05397003d13e0e551851381
  *       LOCK_KSM_NODES  the table of merged pages
  *       LOCK_ROOT     which table is a space's root
  *       LOCK_TABLE+n  tables, root (n = 0) to leaf (n = 5), top down
@@ -56,12 +52,8 @@ enum lock_rank {
 	LOCK_MMAP,
 	LOCK_NOTIFY,
 	LOCK_GROUP,
-<<<<<<< HEAD
 	LOCK_FILLING,
-=======
 	LOCK_UFFD,
-	LOCK_OBJECT,
->>>>>>> 3424c6b23a0ab73af05397003d13e0e551851381
 	LOCK_KSM_NODES,
 	LOCK_ROOT,
 	LOCK_TABLE,

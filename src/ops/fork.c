@@ -372,10 +372,6 @@ static struct pte copy_entry(struct fork *fork, struct vma *vma, struct table *l
 {
 	struct pte pte = leaf_get(leaf, va);
 
-	if (pte_kind(pte) == PTE_KIND_SHARED) {
-		page_get(pte_page(&fork->parent->machine->frames, pte));
-		page_map(pte_page(&fork->parent->machine->frames, pte));
-	}
 	if (pte_kind(pte) == PTE_KIND_ANON) {
 		struct ucow_page *page = pte_page(&fork->parent->machine->frames, pte);
 		struct ucow_page *copy = reserved_copy(fork, page);

@@ -2,12 +2,9 @@
 /* Creation, exit and statistics of spaces. */
 #include "ops/ops.h"
 
-<<<<<<< HEAD
 #include "cache/cache.h"
-=======
 #include "fault/uffd.h"
 #include "space/notifier.h"
->>>>>>> 3424c6b23a0ab73af05397003d13e0e551851381
 
 #include <errno.h>
 
@@ -30,11 +27,8 @@ void space_discard(struct ucow_mm *mm)
 {
 	struct ucow_machine *machine = mm->machine;
 
-<<<<<<< HEAD
 	mm_retire(mm);
-=======
 	notify_release(mm);
->>>>>>> 3424c6b23a0ab73af05397003d13e0e551851381
 	/* The tables first: pages of shared mappings are still in their objects. */
 	page_table_drop(&mm->pt);
 	vmas_remove(mm, 0, UCOW_ADDRESS_LIMIT);
@@ -54,11 +48,8 @@ void space_write_unlock(struct ucow_mm *mm)
 	uffd_take_notes(mm, &notes);
 	rwlock_write_unlock(&mm->mmap_lock);
 	epoch_settle(&mm->machine->epoch);
-<<<<<<< HEAD
 	cache_settle(mm->machine);
-=======
 	uffd_send(&notes);
->>>>>>> 3424c6b23a0ab73af05397003d13e0e551851381
 	if (unlikely(trim))
 		(void)group_make_room(group, 0); /* what is unmapped is unmapped, whether or not a snapshot can go */
 }

@@ -3,12 +3,8 @@
 #include "ops/ops.h"
 
 #include "base/host.h"
-<<<<<<< HEAD
 #include "cache/cache.h"
-=======
-#include "cache/shm.h"
 #include "fault/uffd.h"
->>>>>>> 3424c6b23a0ab73af05397003d13e0e551851381
 
 #include <errno.h>
 

@@ -77,16 +77,13 @@ struct ucow_machine {
 	_Atomic(struct swap *) swap;              /* (A) made by the first swapon; NULL: none */
 	struct mutex swap_lock;                   /* LOCK_SWAPON: devices come and go */
 	_Atomic(const struct rmap_homes *) homes; /* (A) where merged pages may be; NULL: there are none */
-<<<<<<< HEAD
 	struct spin caches_lock;                  /* LOCK_CACHES; guards the next group */
 	struct list caches;                       /* all that are in use */
 	uint64_t ncaches;                         /* those and the orphans */
 	struct list orphans;                      /* that nobody uses any more, and that are to be written and closed */
 	_Atomic uint64_t norphans;                /* (A) */
-=======
 	struct rwlock notify_lock;                /* LOCK_NOTIFY: (N) */
 	struct list notifiers;                    /* (N) of all spaces */
->>>>>>> 3424c6b23a0ab73af05397003d13e0e551851381
 	struct list *scan_at;                     /* (L) where the scanner is on the list of spaces; NULL: nowhere */
 	struct ksm *ksm;                          /* (L) to set; NULL: nothing was ever merged */
 	const struct ksm_ops *ksm_ops;            /* (L) to set, before ksm */
