@@ -265,6 +265,7 @@ static void finish(struct shrink *shrink)
 
 void shrink_batch(struct shrink *shrink)
 {
+	shrink_files(shrink);
 	judge_all(shrink);
 	take_slots(shrink);
 	if (!shrink->n)
