@@ -138,6 +138,7 @@ struct ucow_mm_stat {
 	uint64_t frames_shared;    /* mapped by other spaces too */
 	uint64_t frames_exclusive; /* this space's alone, by page and by path (docs/architecture.md) */
 	uint64_t mappings;         /* number of mappings */
+	uint64_t locked_pages;     /* covered by locked mappings */
 	uint64_t
 		pinned; /* pins taken through this space and not yet released; exact (docs/semantics.md, departure 7) */
 	bool has_pinned; /* ever pinned (sticky) */
@@ -150,6 +151,39 @@ UCOW_API void ucow_mm_stat(struct ucow_mm *mm, struct ucow_mm_stat *stat);
 
 /** ucow_mm_set_pin_limit - most pins through @mm, in pages (0: none). Pins beyond fail with -ENOMEM. Thread: any. */
 UCOW_API void ucow_mm_set_pin_limit(struct ucow_mm *mm, uint64_t pages);
+
+/* ---- locked memory ---- */
+
+#define UCOW_MLOCK_ONFAULT 1u /* pages stay from when they come; none is fetched for it */
+
+#define UCOW_MCL_CURRENT 1u
+#define UCOW_MCL_FUTURE  2u /* mappings made from now on, too, and fetched when they are made */
+#define UCOW_MCL_ONFAULT 4u /* with one of the others */
+
+/**
+ * ucow_mlock - the pages of a range stay in memory: reclaim and same-page merging leave them alone.
+ *
+ * They are fetched, for writing where private memory permits it. What copy-on-write, migration of contents by fork or
+ * dropping do to them is unchanged. A child does not inherit it. madvise DONTNEED, FREE, COLD and PAGEOUT refuse such
+ * ranges.
+ * @flags: 0 or UCOW_MLOCK_ONFAULT.
+ * Returns: 0; -EINVAL; -ENOMEM (a hole, more than the limit: nothing changed; no memory to split a mapping; or a
+ * mapping without any permission: it is locked nevertheless); -EPERM (the limit is 0); -EAGAIN (not all could be
+ * fetched; what is there stays); -EACCES (a snapshot). Source: semantics.md A.2; mlock(2).
+ */
+UCOW_API UCOW_NODISCARD int ucow_mlock(struct ucow_mm *mm, uint64_t va, uint64_t length, unsigned flags);
+/** ucow_munlock - undo. Returns: 0; -EINVAL; -ENOMEM (a hole; what comes before it is unlocked; or no memory). */
+UCOW_API UCOW_NODISCARD int ucow_munlock(struct ucow_mm *mm, uint64_t va, uint64_t length);
+/**
+ * ucow_mlockall - lock all mappings (UCOW_MCL_CURRENT), or those to come. Not being able to fetch all is no error.
+ * With FUTURE, ucow_mmap fails with -EAGAIN where the limit is exceeded.
+ * Returns: 0; -EINVAL (flags); -EPERM; -ENOMEM (more than the limit; or no memory: nothing changed); -EACCES.
+ */
+UCOW_API UCOW_NODISCARD int ucow_mlockall(struct ucow_mm *mm, unsigned flags);
+/** ucow_munlockall - unlock all mappings, and those to come. Returns: 0; -ENOMEM: nothing changed. */
+UCOW_API UCOW_NODISCARD int ucow_munlockall(struct ucow_mm *mm);
+/** ucow_mm_set_lock_limit - most pages that may be locked (RLIMIT_MEMLOCK); no limit unless set. Thread: any. */
+UCOW_API void ucow_mm_set_lock_limit(struct ucow_mm *mm, uint64_t pages);
 
 #ifdef __cplusplus
 }

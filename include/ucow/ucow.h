@@ -12,8 +12,11 @@
 #include <ucow/machine.h>
 #include <ucow/memcg.h>
 #include <ucow/mm.h>
+#include <ucow/notifier.h>
+#include <ucow/pagemap.h>
 #include <ucow/snapshot.h>
 #include <ucow/swap.h>
 #include <ucow/types.h>
+#include <ucow/uffd.h>
 
 #endif

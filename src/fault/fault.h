@@ -33,6 +33,7 @@ enum fault_result {
 	FAULT_RETRY,     /* internal: the entry changed under us */
 	FAULT_LOCK_PAGE, /* internal: the page's lock is to be waited for */
 	FAULT_SWAP_IN,   /* internal: the page is to be read from swap */
+	FAULT_FILE_IN,   /* internal: the page is to be read from its file */
 };
 
 /*

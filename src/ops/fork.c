@@ -8,7 +8,7 @@
 #include "ops/ops.h"
 
 #include "base/mutate.h"
-#include "cache/shm.h"
+#include "cache/cache.h"
 #include "fault/fault.h"
 
 #include <errno.h>
@@ -50,8 +50,15 @@ static int duplicate_mappings(struct fork *fork)
 		*copy = *vma;
 		copy->has_anon &= !(vma->flags & VMA_WIPEONFORK);
 		copy->inherited = copy->has_anon;
+		copy->user = NULL;
 		if (copy->object)
-			shm_get(copy->object);
+			cache_get(copy->object);
+		if (copy->file)
+			file_get(copy->file);
+		if (cache_attach_child(fork->child, copy, vma)) {
+			vma_release(copy);
+			return -ENOMEM;
+		}
 		vma_insert(&fork->child->vmas, copy);
 	}
 	return 0;
@@ -285,6 +292,10 @@ static struct pte copy_entry(struct fork *fork, struct vma *vma, struct table *l
 {
 	struct pte pte = leaf_get(leaf, va);
 
+	if (pte_kind(pte) == PTE_KIND_SHARED) {
+		page_get(pte_page(&fork->parent->machine->frames, pte));
+		page_map(pte_page(&fork->parent->machine->frames, pte));
+	}
 	if (pte_kind(pte) == PTE_KIND_ANON) {
 		struct ucow_page *page = pte_page(&fork->parent->machine->frames, pte);
 		struct ucow_page *copy = reserved_copy(fork, page);
@@ -432,6 +443,7 @@ static int fork_once(struct ucow_mm *parent, const struct fork_request *request,
 	struct fork fork = {.parent = parent};
 	struct pin_account *account;
 	uint64_t pinned = 0;
+	bool has_files;
 	int error;
 
 	list_init(&fork.copies);
@@ -440,6 +452,11 @@ static int fork_once(struct ucow_mm *parent, const struct fork_request *request,
 		return -ENOMEM;
 	fork.child->read_only = request->read_only;
 	rwlock_write_lock(&parent->mmap_lock);
+	/* Files list the child from its first mapping on, and whoever looks for their pages there waits till it is
+	 * made. */
+	has_files = !list_is_empty(&parent->file_users);
+	if (unlikely(has_files))
+		rwlock_write_lock_nested(&fork.child->mmap_lock);
 	mm_join(fork.child, request->into ? request->memcg : parent->memcg);
 	atomic_store(&fork.child->pin_limit, atomic_load(&parent->pin_limit));
 	fork.mode = parent->machine->fork_mode;
@@ -449,6 +466,8 @@ static int fork_once(struct ucow_mm *parent, const struct fork_request *request,
 	error = fork_locked(&fork);
 	if (!error)
 		join_group(&fork, request->group);
+	if (unlikely(has_files))
+		rwlock_write_unlock(&fork.child->mmap_lock);
 	rwlock_write_unlock(&parent->mmap_lock);
 	if (error) {
 		space_discard(fork.child);

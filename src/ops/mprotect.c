@@ -2,6 +2,7 @@
 /* mprotect with the private-exclusive upgrade, and the arming of NUMA hints, which is a change of protection too. */
 #include "ops/ops.h"
 
+#include "cache/cache.h"
 #include "fault/fault.h"
 
 #include <ucow/debug.h>
@@ -22,7 +23,7 @@ static struct pte reprotect(struct ucow_mm *mm, const struct vma *vma, struct pt
 	pte = pte_clear_protnone(pte);
 	if (!(vma->flags & VMA_WRITE))
 		return pte_wrprotect(pte);
-	if (!vma_is_cow(vma) || entry_may_upgrade(mm, vma, pte))
+	if ((!vma_is_cow(vma) && !vma_is_tracked(vma)) || entry_may_upgrade(mm, vma, pte))
 		return pte_mkwrite(pte);
 	return pte;
 }

@@ -2,6 +2,8 @@
 /* Creation, exit and statistics of spaces. */
 #include "ops/ops.h"
 
+#include "cache/cache.h"
+
 #include <errno.h>
 
 int ucow_mm_create(struct ucow_machine *machine, struct ucow_mm **mm)
@@ -23,11 +25,13 @@ void space_discard(struct ucow_mm *mm)
 {
 	struct ucow_machine *machine = mm->machine;
 
+	mm_retire(mm);
 	/* The tables first: pages of shared mappings are still in their objects. */
 	page_table_drop(&mm->pt);
 	vmas_remove(mm, 0, UCOW_ADDRESS_LIMIT);
 	mm_free(mm);
 	epoch_settle(&machine->epoch);
+	cache_settle(machine);
 }
 
 void space_write_unlock(struct ucow_mm *mm)
@@ -37,6 +41,7 @@ void space_write_unlock(struct ucow_mm *mm)
 
 	rwlock_write_unlock(&mm->mmap_lock);
 	epoch_settle(&mm->machine->epoch);
+	cache_settle(mm->machine);
 	if (unlikely(trim))
 		(void)group_make_room(group, 0); /* what is unmapped is unmapped, whether or not a snapshot can go */
 }

@@ -724,4 +724,41 @@ TEST(work_in_a_small_group)
 	check_scenario(&(struct scenario){prepare_group, run_rounds, NULL, -ENXIO, NPAGES, NPAGES, NPAGES});
 }
 
+/* ---- the other kinds of device ---- */
+
+/* Whether a device of the kind can be had here, lz4 and a file system with O_DIRECT permitting. */
+static bool has_device(uint32_t flags)
+{
+	struct scene s = {.w = world_open(), .flags = flags};
+	int rc = add_device(&s);
+
+	world_close(&s.w);
+	REQUIRE(rc == 0 || rc == -EOPNOTSUPP || rc == -EINVAL);
+	return rc == 0;
+}
+
+static void check_device(uint32_t flags, unsigned transfers)
+{
+	if (!has_device(flags))
+		SKIP("no such device here");
+	check_on(&(struct scenario){prepare_pages, run_pageout, verify_out, 0, 0, 0, transfers}, flags);
+	check_on(&(struct scenario){prepare_swapped, run_load, NULL, -ENXIO, NPAGES, transfers ? 3 : 0, 0}, flags);
+}
+
+TEST(device_without_a_ring)
+{
+	check_device(UCOW_SWAP_NO_URING, NPAGES - 1);
+}
+
+TEST(device_past_the_page_cache)
+{
+	check_device(UCOW_SWAP_DIRECT, NPAGES - 1);
+}
+
+/* What shrinks is not transferred at all. */
+TEST(device_that_compresses)
+{
+	check_device(UCOW_SWAP_COMPRESS, 0);
+}
+
 TAP_MAIN()
