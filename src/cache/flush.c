@@ -19,7 +19,7 @@ struct batch {
 	uint64_t nwritten;
 	struct ucow_page *pages[FLUSH_BATCH];
 	bool bounce[FLUSH_BATCH];
-	char *copies; /* room for `room` copies, of which `used` are taken */
+	char *copies; /* room for `room` copies, of which a run has taken `used` */
 	unsigned room, used;
 };
 
@@ -86,7 +86,8 @@ static void clean_entries(struct batch *batch)
 /*
  * A fast pin takes its reference and then looks at the entry again [ORD-GUP-1]; the entries have been changed, and the
  * references are read by a locked operation: either the pin is seen here, or it sees the change, faults, and makes the
- * page dirty. Pins by bias alone, thousands of plain references, cost a copy and another write (B.5).
+ * page dirty. A pinned page is dirty again before it is copied: who syncs when its device has finished has to find it.
+ * Pins by bias alone, thousands of plain references, cost a copy and another write (B.5).
  */
 static void look_for_pins(struct batch *batch)
 {
@@ -98,6 +99,7 @@ static void look_for_pins(struct batch *batch)
 		if (!batch->bounce[i])
 			continue;
 		batch->nbounce++;
+		cache_set_dirty(batch->cache, page);
 		if (!page_pincount(page))
 			count(counters_of(batch), UCOW_COUNTER_WRITEBACK_FALSE_POSITIVE);
 	}
@@ -145,7 +147,7 @@ static void finish_page(struct batch *batch, unsigned i)
 	}
 	atomic_fetch_add_explicit(&batch->cache->nwritten, 1, memory_order_relaxed);
 	batch->nwritten++;
-	cache_end_write(batch->cache, batch->pages[i], batch->bounce[i]);
+	cache_end_write(batch->cache, batch->pages[i], false);
 }
 
 /* It stays dirty, so that the next writeback tries again, and somebody is told. */
@@ -161,7 +163,7 @@ static void fail_page(struct batch *batch, unsigned i, int error)
  */
 static unsigned run_end(const struct batch *batch, unsigned from)
 {
-	unsigned to = from, copied = batch->used;
+	unsigned to = from, copied = 0;
 
 	while (to < batch->n && batch->pages[to]->index == batch->pages[from]->index + (to - from)) {
 		copied += needs_copy(batch, to);
@@ -180,6 +182,7 @@ static unsigned write_run(struct batch *batch, unsigned from, unsigned to)
 	unsigned nwritten;
 	int error;
 
+	batch->used = 0;
 	for (unsigned i = from; i < to; i++)
 		bytes[i - from] = bytes_of(batch, i);
 	error = backing_write(&batch->cache->backing, batch->pages[from]->index, bytes, to - from, size, &nwritten);
@@ -199,11 +202,8 @@ static void write_all(struct batch *batch)
 	unsigned from = 0;
 
 	copies_prepare(batch, spare);
-	while (from < batch->n) {
+	while (from < batch->n)
 		from = write_run(batch, from, run_end(batch, from));
-		if (batch->used == batch->room && batch->copies == spare)
-			batch->used = 0;
-	}
 	if (batch->copies != spare)
 		host_free(batch->copies);
 }

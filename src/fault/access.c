@@ -9,6 +9,7 @@
 #include "fault/fault.h"
 
 #include "base/mutate.h"
+#include "cache/flush.h"
 
 #include <errno.h>
 #include <string.h>
@@ -241,6 +242,8 @@ static enum fault_result fault(struct ucow_cpu *cpu, uint64_t va, bool write, ui
 	do {
 		result = fault_once(cpu, va, write, generation);
 		epoch_settle(&cpu->machine->epoch);
+		if (write)
+			flush_throttle(cpu->machine);
 	} while ((unlikely(result == FAULT_OVER_LIMIT) && !group_make_room(cpu->mm->group, 1)) ||
 		 (unlikely(result == FAULT_OOM) && space_relieve(cpu->mm, &tries)));
 	return result;
