@@ -96,7 +96,7 @@ nobody_is_left() {
 	[ "$status" -eq 0 ]
 	[[ ${lines[0]} == "seed 11, against kernel "* ]]
 	[[ ${lines[1]} == "200 programs, "* ]]
-	[[ $output == *$'\nknown to differ:'* ]]
+	[[ $output == *"known to differ:"* ]]
 	[[ $output == *$'\nunder pressure, in fork mode eager:\n'* ]]
 	[ "${lines[-1]}" = "0 divergences" ]
 }
