@@ -308,7 +308,7 @@ TEST(fork_leaves_followers_behind)
 /* ---- a second table, and threads that use it ---- */
 
 #define TABLE_PAGES 24
-#define USERS       3
+#define USERS       2
 
 /* Users hold the lock for reading while they use an entry; who empties entries, or fills them, for writing. */
 struct second_table {
@@ -406,12 +406,14 @@ static void *use_table(void *arg)
 	struct second_table *table = arg;
 	uint64_t seed = (uintptr_t)&seed;
 
-	while (!table->stop) {
+	for (unsigned n = 0; !table->stop; n++) {
 		unsigned i = (unsigned)(draw(&seed) % TABLE_PAGES);
 		bool write = draw(&seed) % 2;
 
 		if (!use(table, i, write, draw(&seed)))
 			look_up(table, i, write);
+		if (n % 32 == 0)
+			sched_yield();
 	}
 	return NULL;
 }
@@ -526,7 +528,7 @@ TEST(a_second_table_follows_the_space)
 		REQUIRE_EQ(pthread_create(&users[i], NULL, use_table, &table), 0);
 	while (table.uses < 100)
 		sched_yield();
-	for (unsigned i = 0; i < 300; i++)
+	for (unsigned i = 0; i < 150; i++)
 		disturb(&w, &table, &seed);
 	table.stop = true;
 	for (unsigned i = 0; i < USERS; i++)
