@@ -528,7 +528,7 @@ TEST(a_second_table_follows_the_space)
 		REQUIRE_EQ(pthread_create(&users[i], NULL, use_table, &table), 0);
 	while (table.uses < 100)
 		sched_yield();
-	for (unsigned i = 0; i < 150; i++)
+	for (unsigned i = 0; i < 600; i++)
 		disturb(&w, &table, &seed);
 	table.stop = true;
 	for (unsigned i = 0; i < USERS; i++)
