@@ -96,7 +96,8 @@ int engine_access_outcome(int error)
 
 /* ---- what is built ---- */
 
-#define SUPPORTED_NEEDS (NEED_RO_LONGTERM | NEED_DIRECT_IO | NEED_SNAPSHOT | NEED_SWAP | NEED_KSM | NEED_CGROUP)
+#define SUPPORTED_NEEDS \
+	(NEED_RO_LONGTERM | NEED_DIRECT_IO | NEED_SNAPSHOT | NEED_SWAP | NEED_KSM | NEED_CGROUP | NEED_UFFD)
 
 /* Statements without an entry are not built yet. */
 static engine_run *const statements[STMT_KIND_COUNT] = {
@@ -135,6 +136,19 @@ static engine_run *const statements[STMT_KIND_COUNT] = {
 	[STMT_INJECT_WRITE] = engine_inject_io,
 	[STMT_LOCK] = engine_lock,
 	[STMT_UNLOCK] = engine_unlock,
+	[STMT_UFFD] = engine_uffd,
+	[STMT_UFFD_PROTECT] = engine_uffd_operate,
+	[STMT_UFFD_UNPROTECT] = engine_uffd_operate,
+	[STMT_UFFD_COPY] = engine_uffd_operate,
+	[STMT_UFFD_ZEROPAGE] = engine_uffd_operate,
+	[STMT_UFFD_CONTINUE] = engine_uffd_operate,
+	[STMT_UFFD_MOVE] = engine_uffd_operate,
+	[STMT_UFFD_POISON] = engine_uffd_operate,
+	[STMT_UFFD_WAKE] = engine_uffd_operate,
+	[STMT_UFFD_REGISTER] = engine_uffd_operate,
+	[STMT_UFFD_UNREGISTER] = engine_uffd_operate,
+	[STMT_UFFD_CLOSE] = engine_uffd_close,
+	[STMT_CHECK_EVENT] = engine_check_event,
 	[STMT_CHECK_READS] = engine_check_reads,
 	[STMT_CHECK_HANDLE_READS] = engine_check_handle_reads,
 	[STMT_CHECK_FILE_READS] = engine_check_file_reads,
@@ -205,6 +219,9 @@ void engine_release_all(struct engine *engine)
 	for (size_t i = 0; i < litmus->nnames; i++)
 		if (is_handle(litmus->names[i].kind))
 			engine_drop_handle(litmus->names[i].kind, &engine->objects[i].handle, false);
+	for (size_t i = 0; i < litmus->nnames; i++)
+		if (litmus->names[i].kind == NAME_UFFD)
+			engine_drop_uffd(&engine->objects[i].uffd);
 	for (size_t i = 0; i < litmus->nnames; i++)
 		if (litmus->names[i].kind == NAME_PROCESS)
 			engine_exit_process(engine, (int)i);

@@ -35,11 +35,21 @@ struct engine_file {
 	uint64_t npages;
 };
 
+/* A userfaultfd and its events so far (engine_uffd.c). (L): engine_lock_shared. */
+struct engine_uffd {
+	enum handle_state state;         /* (L) */
+	struct ucow_uffd *uffd;          /* (L) */
+	unsigned users;                  /* (L) statements under way: it is not closed meanwhile */
+	struct ucow_uffd_msg events[32]; /* (L) */
+	unsigned nevents, taken;         /* (L) the latter were looked at */
+};
+
 /* What stands behind names[i] of the test; which member, the name's kind says. */
 union engine_object {
 	struct engine_process process;
 	struct engine_handle handle;
 	struct engine_file file;
+	struct engine_uffd uffd;
 	struct ucow_memcg *group; /* NULL: not made yet */
 	uint64_t va;              /* regions; 0: not mapped yet */
 };
@@ -122,7 +132,7 @@ int engine_outcome(int error);
 /* engine_access_outcome - the same for loads and stores: signals. */
 int engine_access_outcome(int error);
 
-/* ---- statements, by theme: engine_space.c, engine_device.c, engine_pressure.c, engine_check.c ---- */
+/* ---- statements, by theme: engine_space.c, engine_device.c, engine_pressure.c, engine_uffd.c, engine_check.c ---- */
 
 typedef int engine_run(struct engine *engine, const struct stmt *stmt);
 
@@ -136,6 +146,12 @@ engine_run engine_peek, engine_check_reads, engine_check_handle_reads, engine_ch
 	engine_check_flag, engine_check_same, engine_check_mapcount, engine_check_rss, engine_check_count,
 	engine_check_usage;
 
+engine_run engine_uffd, engine_uffd_operate, engine_uffd_close, engine_check_event;
+
+/* engine_drop_uffd - close it, if it is open. */
+void engine_drop_uffd(struct engine_uffd *uffd);
+/* engine_abandon_uffds - the lanes are decided: nobody waits for a userfaultfd any more. */
+void engine_abandon_uffds(struct engine *engine);
 /* engine_begin_pressure - the swap device and the merging that the test asks for. Returns: as engine_begin. */
 bool engine_begin_pressure(struct engine *engine);
 /* engine_left_behind - called by engine_settle for whatever is not given back: what was seen, in words. */
@@ -182,6 +198,8 @@ void engine_lane_cancel(struct engine *engine, unsigned lane);
  * will); ECANCELED (the run is decided).
  */
 int engine_wait_page(struct engine *engine, struct ucow_page *page);
+/* engine_is_decided - whether the lanes of the block that runs stop before their next statements. */
+bool engine_is_decided(const struct engine *engine);
 /* engine_random - the next number. */
 uint64_t engine_random(uint64_t *state);
 

@@ -96,9 +96,10 @@ int engine_move(struct engine *engine, const struct stmt *stmt)
 		return 0;
 	if (engine_place_region(engine, stmt))
 		return ENOMEM;
-	return engine_outcome(ucow_mremap(process->mm, engine_va_start(engine, &stmt->place), nbytes, nbytes,
-					  UCOW_MREMAP_MAYMOVE | UCOW_MREMAP_FIXED, engine->objects[stmt->name].va,
-					  &moved));
+	return engine_outcome(
+		ucow_mremap(process->mm, engine_va_start(engine, &stmt->place), nbytes, nbytes,
+			    UCOW_MREMAP_MAYMOVE | UCOW_MREMAP_FIXED | (stmt->options & 1 ? UCOW_MREMAP_DONTUNMAP : 0),
+			    engine->objects[stmt->name].va, &moved));
 }
 
 bool engine_advice(enum litmus_advice advice, enum ucow_advice *word)
