@@ -9,6 +9,7 @@
  *   LOCK_RELIEF       reclaim on behalf of operations that lack memory
  *   LOCK_MACHINE      machine: lists of spaces and cpus
  *     LOCK_MMAP       mm: mappings and the shape of the tables (shared: faults, GUP; exclusive: map, unmap, fork, ...)
+ *       LOCK_NOTIFY   who follows which space; shared while reclaim takes pages from followed spaces
  *       LOCK_GROUP    the charges and members of a snapshot group
  *       LOCK_UFFD     who waits at a userfaultfd, and its messages
  *       LOCK_OBJECT   the pages of a shared mapping
@@ -45,6 +46,7 @@ enum lock_rank {
 	LOCK_RELIEF,
 	LOCK_MACHINE,
 	LOCK_MMAP,
+	LOCK_NOTIFY,
 	LOCK_GROUP,
 	LOCK_UFFD,
 	LOCK_OBJECT,

@@ -34,11 +34,19 @@ int fault_errno(enum fault_result result)
 	return -EDEADLK;
 }
 
+/* What stands in the way of writing at once, the permissions of the mapping aside: somebody wants to see it first. */
+static bool write_is_awaited(const struct vma *vma, struct pte pte)
+{
+	return pte_is_uffd_wp(pte) || needs_soft_dirty(vma, pte);
+}
+
 struct pte entry_permit(const struct vma *vma, struct pte pte, bool write)
 {
+	if (unlikely(vma->flags & VMA_LOCKED))
+		pte = pte_mk_locked(pte);
 	if (!vma_is_accessible(vma))
 		return pte_mk_protnone(pte);
-	if (write && !pte_is_uffd_wp(pte) && ((vma->flags & VMA_WRITE) || MUTATED(FORCE_MAKES_WRITABLE)))
+	if (write && ((vma->flags & VMA_WRITE) || MUTATED(FORCE_MAKES_WRITABLE)) && likely(!write_is_awaited(vma, pte)))
 		pte = pte_mkwrite(pte);
 	return pte;
 }
@@ -50,6 +58,7 @@ bool entry_may_upgrade(const struct ucow_mm *mm, const struct vma *vma, struct p
 		.shared_mapping = !vma_is_cow(vma),
 		.protnone = pte_is_protnone(pte),
 		.uffd_wp = pte_is_uffd_wp(pte),
+		.soft_dirty_needed = needs_soft_dirty(vma, pte) && !MUTATED(UPGRADE_TRACKED),
 		.anon = pte_kind(pte) == PTE_KIND_ANON,
 		.dirty = pte_is_dirty(pte),
 	};

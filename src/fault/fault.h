@@ -63,9 +63,24 @@ enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write, cons
 /* fault_errno - 0, -EFAULT (SIGSEGV), -EACCES (READ_ONLY), -ENXIO (SIGBUS), -ENOMEM, -EDEADLK. */
 int fault_errno(enum fault_result result);
 
+/* needs_soft_dirty - stores to the mapping are tracked, and @pte has not seen one: it must not be writable (B.7). */
+static inline bool needs_soft_dirty(const struct vma *vma, struct pte pte)
+{
+	return !(vma->flags & VMA_SOFTDIRTY) && !pte_is_soft_dirty(pte);
+}
+
 /*
- * entry_permit - a fresh entry @pte as @vma's permissions want it; writable only if @write, the mapping is, and no
- * userfaultfd wants to hear of the store (0.1, invariant 6).
+ * vma_wants_notify - a shared mapping whose entries become writable by a fault only, so that the first store is seen
+ * (B.8): soft-dirty tracking, or write protection for userfaultfd.
+ */
+static inline bool vma_wants_notify(const struct vma *vma)
+{
+	return (vma->flags & (VMA_SOFTDIRTY | VMA_UFFD_WP)) != VMA_SOFTDIRTY;
+}
+
+/*
+ * entry_permit - a fresh entry @pte as @vma's permissions want it; writable only if @write, the mapping is, and nobody
+ * wants to hear of the store: no userfaultfd (0.1, invariant 6), and no tracking.
  */
 struct pte entry_permit(const struct vma *vma, struct pte pte, bool write);
 

@@ -59,6 +59,12 @@ static inline bool uffd_has(const struct ucow_uffd *uffd, uint32_t feature)
 	return uffd->with.features & feature;
 }
 
+/* uffd_wp_is_async - a store to a protected page of the mapping lifts the protection itself. */
+static inline bool uffd_wp_is_async(const struct vma *vma)
+{
+	return vma->uffd && (vma->flags & VMA_UFFD_WP) && uffd_has(vma->uffd, UCOW_UFFD_FEATURE_WP_ASYNC);
+}
+
 /* uffd_create - known to nobody. Returns: NULL: no memory. */
 struct ucow_uffd *uffd_create(struct ucow_mm *mm, const struct ucow_uffd_options *options);
 static inline void uffd_get(struct ucow_uffd *uffd)

@@ -79,6 +79,7 @@ static enum gup_action judge(const struct gup *gup, struct pte pte, const struct
 		.anon = page && page_is(page, PAGE_ANON),
 		.exclusive = page && page_is(page, PAGE_EXCLUSIVE),
 		.faulted = gup->faulted,
+		.soft_dirty_needed = !(vma_flags & VMA_SOFTDIRTY) && !pte_is_soft_dirty(pte),
 	};
 
 	return gup->mm->machine->policy->gup(&facts);

@@ -10,6 +10,7 @@
 #include "base/mutate.h"
 #include "cache/shm.h"
 #include "fault/fault.h"
+#include "space/notifier.h"
 
 #include <errno.h>
 
@@ -36,7 +37,7 @@ static bool is_absent_in_child(const struct vma *vma)
  */
 static bool entries_are_personal(const struct vma *vma)
 {
-	return vma->flags & VMA_UFFD_WP;
+	return vma->flags & (VMA_UFFD_WP | VMA_LOCKED);
 }
 
 /* The child goes on with the protection (B.4). While fork is at it, the child's mapping has the flag of its parent's.
@@ -82,9 +83,11 @@ static int uffd_of_child(struct fork *fork, struct ucow_uffd *uffd, struct ucow_
 /* What no child has, unless its userfaultfd was told of it. */
 static void strip_mappings(struct fork *fork)
 {
-	VMA_FOR_EACH (vma, &fork->child->vmas)
+	VMA_FOR_EACH (vma, &fork->child->vmas) {
+		vma->flags &= ~(unsigned)(VMA_LOCKED | VMA_LOCKONFAULT);
 		if (!vma->uffd)
 			vma->flags &= ~(unsigned)VMA_UFFD;
+	}
 }
 
 /* Nobody will receive the child's userfaultfds. */
@@ -306,7 +309,7 @@ static struct pte copy_early(struct fork *fork, struct vma *vma, const struct ta
 	made = pte_mkdirty(pte_make_anon(copy));
 	if (pte_is_uffd_wp(pte) && keeps_protection(vma))
 		made = pte_mk_uffd_wp(made);
-	return entry_permit(vma, made, true);
+	return pte_clear_locked(entry_permit(vma, made, true));
 }
 
 /* One more entry maps the page; it is nobody's alone any more. */
@@ -318,9 +321,10 @@ static void share_page(struct ucow_page *page)
 	page_map(page);
 }
 
-/* The protection stays behind, unless the child's userfaultfd was told of it (B.4). */
+/* What is locked is so for the parent; the protection stays behind, unless the child's userfaultfd was told (B.4). */
 static struct pte leave_protection(const struct vma *vma, struct pte pte)
 {
+	pte = pte_clear_locked(pte);
 	return keeps_protection(vma) || MUTATED(FORK_KEEPS_UFFD_WP) ? pte : pte_clear_uffd_wp(pte);
 }
 
@@ -462,6 +466,8 @@ static int fork_locked(struct fork *fork)
 
 	if (error)
 		return error;
+	/* First of all, so that what followers write is either in the child or after it. */
+	notify_start(fork->parent, 0, UCOW_ADDRESS_LIMIT, UCOW_NOTIFY_PROTECT);
 	stop(fork->parent);
 	fork->has_pinned = atomic_load(&fork->parent->has_pinned); /* set before a fast pin looks at the sequence */
 	error = prepare(fork);
@@ -469,6 +475,7 @@ static int fork_locked(struct fork *fork)
 		copy_entries(fork);
 	strip_mappings(fork);
 	resume(fork->parent);
+	notify_end(fork->parent, 0, UCOW_ADDRESS_LIMIT, UCOW_NOTIFY_PROTECT);
 	release_copies(fork);
 	return error;
 }

@@ -3,6 +3,7 @@
 #include "ops/ops.h"
 
 #include "fault/fault.h"
+#include "space/notifier.h"
 
 #include <errno.h>
 
@@ -127,6 +128,8 @@ static bool markers_stay(const struct vma *vma)
 
 static int advise_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end, enum ucow_advice advice)
 {
+	int error = 0;
+
 	if (advice == UCOW_MADV_FREE) {
 		if (!is_private_anon(vma))
 			return -EINVAL;
@@ -135,11 +138,13 @@ static int advise_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, u
 	}
 	if (vma->flags & VMA_PFNMAP)
 		return -EINVAL;
-	if (markers_stay(vma)) {
+	notify_start(mm, start, end, UCOW_NOTIFY_CLEAR);
+	if (markers_stay(vma))
 		zap_keeping_protection(mm, start, end);
-		return 0;
-	}
-	return table_zap(&mm->pt, start, end);
+	else
+		error = table_zap(&mm->pt, start, end);
+	notify_end(mm, start, end, UCOW_NOTIFY_CLEAR);
+	return error;
 }
 
 /* ---- the call ---- */

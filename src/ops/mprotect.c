@@ -22,7 +22,7 @@ static struct pte reprotect(struct ucow_mm *mm, const struct vma *vma, struct pt
 	pte = pte_clear_protnone(pte);
 	if (!(vma->flags & VMA_WRITE) || pte_is_uffd_wp(pte))
 		return pte_wrprotect(pte);
-	if (!vma_is_cow(vma) || entry_may_upgrade(mm, vma, pte))
+	if ((!vma_is_cow(vma) && !vma_wants_notify(vma)) || entry_may_upgrade(mm, vma, pte))
 		return pte_mkwrite(pte);
 	return pte;
 }

@@ -10,6 +10,7 @@
 #include "base/mutate.h"
 #include "cache/shm.h"
 #include "fault/fault.h"
+#include "space/notifier.h"
 
 #include <errno.h>
 #include <string.h>
@@ -262,6 +263,8 @@ static int move(struct remap *remap)
 
 	if (error)
 		return error;
+	notify_start(mm, remap->from, old_end, UCOW_NOTIFY_UNMAP);
+	notify_start(mm, remap->to, remap->to + remap->new_length, UCOW_NOTIFY_UNMAP);
 	for (unsigned i = 0; i < remap->nparts; i++) {
 		struct vma *target = remap->targets[i];
 
@@ -276,6 +279,8 @@ static int move(struct remap *remap)
 			UCOW_BUG("emptying tables of one's own needed memory");
 		vmas_remove(mm, remap->from, old_end);
 	}
+	notify_end(mm, remap->to, remap->to + remap->new_length, UCOW_NOTIFY_UNMAP);
+	notify_end(mm, remap->from, old_end, UCOW_NOTIFY_UNMAP);
 	host_free(remap->targets);
 	merge_ranges(remap);
 	return 0;

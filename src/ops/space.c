@@ -3,6 +3,7 @@
 #include "ops/ops.h"
 
 #include "fault/uffd.h"
+#include "space/notifier.h"
 
 #include <errno.h>
 
@@ -25,6 +26,7 @@ void space_discard(struct ucow_mm *mm)
 {
 	struct ucow_machine *machine = mm->machine;
 
+	notify_release(mm);
 	/* The tables first: pages of shared mappings are still in their objects. */
 	page_table_drop(&mm->pt);
 	vmas_remove(mm, 0, UCOW_ADDRESS_LIMIT);

@@ -4,6 +4,7 @@
 #include "ops/uffd.h"
 
 #include "ops/ops.h"
+#include "space/notifier.h"
 
 #include <errno.h>
 
@@ -329,7 +330,9 @@ int ucow_uffd_writeprotect(struct ucow_uffd *uffd, uint64_t va, uint64_t length,
 		return error;
 	do {
 		rwlock_read_lock(&range.mm->mmap_lock);
+		notify_start(range.mm, va, va + length, UCOW_NOTIFY_PROTECT);
 		error = unlikely(atomic_load(&uffd->changing)) ? -EAGAIN : protect_range(&range);
+		notify_end(range.mm, va, va + length, UCOW_NOTIFY_PROTECT);
 		rwlock_read_unlock(&range.mm->mmap_lock);
 		epoch_settle(&range.mm->machine->epoch);
 	} while (unlikely(error == -ENOMEM) && space_relieve(range.mm, &tries));

@@ -7,6 +7,7 @@
 #include "ops/uffd.h"
 
 #include "ops/ops.h"
+#include "space/notifier.h"
 
 #include <errno.h>
 
@@ -77,9 +78,8 @@ static struct pte moved_entry(const struct uffd_move *move, struct pte pte)
 {
 	if (pte_is_swap(pte))
 		return pte_mk_soft_dirty(pte_clear_uffd_wp(pte));
-	if (!pte_has_page(pte))
-		return pte_clear_uffd_wp(pte);
-	return entry_permit(move->vma, pte_mkdirty(pte_clear_uffd_wp(pte)), true);
+	pte = pte_clear_locked(pte_clear_uffd_wp(pte));
+	return entry_permit(move->vma, pte_has_page(pte) ? pte_mkdirty(pte) : pte, pte_has_page(pte));
 }
 
 /* Take the entry out of its place, for good only if nobody has pinned the page by then [ORD-GUP-1]. */
@@ -198,7 +198,9 @@ int ucow_uffd_move(struct ucow_uffd *uffd, uint64_t va, uint64_t source, uint64_
 	mm = move.range.mm;
 	do {
 		rwlock_write_lock(&mm->mmap_lock);
+		notify_start(mm, source, source + length, UCOW_NOTIFY_CLEAR);
 		error = move_locked(&move);
+		notify_end(mm, source, source + length, UCOW_NOTIFY_CLEAR);
 		space_write_unlock(mm);
 	} while (unlikely(error == -ENOMEM) && space_relieve(mm, &tries));
 	return uffd_range_end(&move.range, error, done);

@@ -3,11 +3,11 @@
 #include "ops/ops.h"
 
 #include "fault/fault.h"
+#include "space/notifier.h"
 
 #include <errno.h>
 
-void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end,
-		  struct pte (*change)(struct ucow_mm *mm, const struct vma *vma, struct pte pte))
+void change_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end, change_entry *change)
 {
 	struct table *leaf;
 
@@ -21,8 +21,15 @@ void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t 
 		}
 		table_unlock(leaf);
 	}
+}
+
+void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end, change_entry *change)
+{
+	notify_start(mm, start, end, UCOW_NOTIFY_PROTECT);
+	change_entries(mm, vma, start, end, change);
 	tlb_invalidate(&mm->pt.generations, start, end);
 	tlb_shootdown(&mm->pt);
+	notify_end(mm, start, end, UCOW_NOTIFY_PROTECT);
 }
 
 /* What the protected entries of one leaf leave behind: bit n for slot n. */
@@ -64,8 +71,11 @@ int unmap_range(struct ucow_mm *mm, uint64_t start, uint64_t end)
 
 	if (!error)
 		error = uffd_note_unmap(mm, start, end);
-	if (!error)
+	if (!error) {
+		notify_start(mm, start, end, UCOW_NOTIFY_UNMAP);
 		error = table_zap(&mm->pt, start, end);
+		notify_end(mm, start, end, UCOW_NOTIFY_UNMAP);
+	}
 	if (error) {
 		uffd_forget(&mm->uffd_notes);
 		vmas_merge(mm, start, end);
