@@ -97,7 +97,7 @@ int engine_access_outcome(int error)
 /* ---- what is built ---- */
 
 #define SUPPORTED_NEEDS \
-	(NEED_RO_LONGTERM | NEED_DIRECT_IO | NEED_SNAPSHOT | NEED_SWAP | NEED_KSM | NEED_CGROUP | NEED_UFFD)
+	(NEED_RO_LONGTERM | NEED_DIRECT_IO | NEED_SNAPSHOT | NEED_SWAP | NEED_KSM | NEED_CGROUP | NEED_UFFD | NEED_SOFT_DIRTY)
 
 /* Statements without an entry are not built yet. */
 static engine_run *const statements[STMT_KIND_COUNT] = {
@@ -148,6 +148,8 @@ static engine_run *const statements[STMT_KIND_COUNT] = {
 	[STMT_UFFD_REGISTER] = engine_uffd_operate,
 	[STMT_UFFD_UNREGISTER] = engine_uffd_operate,
 	[STMT_UFFD_CLOSE] = engine_uffd_close,
+	[STMT_CLEAR_SOFT_DIRTY] = engine_clear_soft_dirty,
+	[STMT_SCAN] = engine_scan,
 	[STMT_CHECK_EVENT] = engine_check_event,
 	[STMT_CHECK_READS] = engine_check_reads,
 	[STMT_CHECK_HANDLE_READS] = engine_check_handle_reads,

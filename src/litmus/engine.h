@@ -132,7 +132,7 @@ int engine_outcome(int error);
 /* engine_access_outcome - the same for loads and stores: signals. */
 int engine_access_outcome(int error);
 
-/* ---- statements, by theme: engine_space.c, engine_device.c, engine_pressure.c, engine_uffd.c, engine_check.c ---- */
+/* ---- statements, by theme: engine_space.c, engine_device.c, engine_pressure.c, engine_track.c, engine_uffd.c, engine_check.c ---- */
 
 typedef int engine_run(struct engine *engine, const struct stmt *stmt);
 
@@ -146,6 +146,7 @@ engine_run engine_peek, engine_check_reads, engine_check_handle_reads, engine_ch
 	engine_check_flag, engine_check_same, engine_check_mapcount, engine_check_rss, engine_check_count,
 	engine_check_usage;
 
+engine_run engine_clear_soft_dirty, engine_mlock, engine_scan;
 engine_run engine_uffd, engine_uffd_operate, engine_uffd_close, engine_check_event;
 
 /* engine_drop_uffd - close it, if it is open. */
