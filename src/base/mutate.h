@@ -71,7 +71,15 @@
  *   UFFD_UNSHARE_NOTIFIES       unshare faults are reported as stores                   B.3
  *   FORK_KEEPS_UFFD_WP          fork leaves the protection on in the child              B.4
  */
+#ifdef UCOW_MUTATE_ANY
+#include <string.h>
+
+/* One build for all of them: the name of the one that is on, from UCOW_MUTATE in the environment; else NULL. */
+extern const char *mutation_chosen;
+#define MUTATED(name) (mutation_chosen && !strcmp(mutation_chosen, #name))
+#else
 #define MUTATED(name) (UCOW_MUTATE_##name)
+#endif
 
 #ifndef UCOW_MUTATE_SKIP_EARLY_COPY
 #define UCOW_MUTATE_SKIP_EARLY_COPY 0

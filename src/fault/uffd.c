@@ -55,14 +55,20 @@ static void unlock_uffd(struct ucow_uffd *uffd)
 
 /* ---- the queue ---- */
 
-/* Somebody has something to read. Requires: its lock. */
-static void announce(struct ucow_uffd *uffd)
+/*
+ * Somebody has something to read. Requires: its lock, which is released before anybody is woken: on one processor he
+ * would run into it.
+ */
+static void announce_and_unlock(struct ucow_uffd *uffd)
 {
+	bool sleeps = uffd->readers;
+
 	atomic_fetch_add(&uffd->arrivals, 1);
-	if (uffd->readers)
-		futex_wake(&uffd->arrivals);
 	if (uffd->fd >= 0)
 		event_set(uffd->fd);
+	unlock_uffd(uffd);
+	if (sleeps)
+		futex_wake(&uffd->arrivals);
 }
 
 /* Requires: its lock. */
@@ -72,14 +78,25 @@ static void retract(struct ucow_uffd *uffd)
 		event_clear(uffd->fd);
 }
 
-/* After this the waiter may be gone, and with him the memory: the address alone is looked up. Requires: its lock. */
-static void wake_one(struct uffd_wait *wait)
+/* Off its list, to be woken when the lock is free. Requires: its lock. */
+static void claim(struct uffd_wait *wait, struct list *claimed)
 {
-	_Atomic uint32_t *woken = &wait->woken;
-
 	list_del(&wait->link);
-	atomic_store(woken, 1);
-	futex_wake(woken);
+	wait->claimed = true;
+	list_add_tail(claimed, &wait->link);
+}
+
+/* After the store the waiter may be gone, and with him the memory: the address alone is looked up. */
+static void wake_claimed(struct list *claimed)
+{
+	while (!list_is_empty(claimed)) {
+		struct uffd_wait *wait = container_of(claimed->next, struct uffd_wait, link);
+		_Atomic uint32_t *woken = &wait->woken;
+
+		list_del(&wait->link);
+		atomic_store(woken, 1);
+		futex_wake(woken);
+	}
 }
 
 static void sleep_until_woken(struct uffd_wait *wait)
@@ -88,13 +105,8 @@ static void sleep_until_woken(struct uffd_wait *wait)
 		futex_wait(&wait->woken, 0);
 }
 
-static void wake_fault(struct ucow_uffd *uffd, struct uffd_wait *wait)
-{
-	atomic_fetch_sub(&uffd->nwaiting, 1);
-	wake_one(wait);
-}
-
-static void wake_faults(struct ucow_uffd *uffd, struct list *waiters, uint64_t start, uint64_t end)
+static void claim_faults(struct ucow_uffd *uffd, struct list *waiters, uint64_t start, uint64_t end,
+			 struct list *claimed)
 {
 	struct list *next;
 
@@ -102,8 +114,10 @@ static void wake_faults(struct ucow_uffd *uffd, struct list *waiters, uint64_t s
 		struct uffd_wait *wait = container_of(item, struct uffd_wait, link);
 
 		next = item->next;
-		if (wait->msg.va >= start && wait->msg.va < end)
-			wake_fault(uffd, wait);
+		if (wait->msg.va < start || wait->msg.va >= end)
+			continue;
+		atomic_fetch_sub(&uffd->nwaiting, 1);
+		claim(wait, claimed);
 	}
 }
 
@@ -113,29 +127,36 @@ static void wake_faults(struct ucow_uffd *uffd, struct list *waiters, uint64_t s
  */
 void uffd_wake(struct ucow_uffd *uffd, uint64_t start, uint64_t end)
 {
+	struct list claimed;
+
 	if (likely(!atomic_fetch_add(&uffd->nwaiting, 0)))
 		return;
+	list_init(&claimed);
 	lock_uffd(uffd);
-	wake_faults(uffd, &uffd->told, start, end);
-	wake_faults(uffd, &uffd->faults, start, end);
+	claim_faults(uffd, &uffd->told, start, end, &claimed);
+	claim_faults(uffd, &uffd->faults, start, end, &claimed);
 	retract(uffd);
 	unlock_uffd(uffd);
+	wake_claimed(&claimed);
 }
 
 void uffd_shut(struct ucow_uffd *uffd)
 {
+	struct list claimed;
+
+	list_init(&claimed);
 	lock_uffd(uffd);
 	uffd->closed = true;
-	wake_faults(uffd, &uffd->told, 0, UINT64_MAX);
-	wake_faults(uffd, &uffd->faults, 0, UINT64_MAX);
+	claim_faults(uffd, &uffd->told, 0, UINT64_MAX, &claimed);
+	claim_faults(uffd, &uffd->faults, 0, UINT64_MAX, &claimed);
 	while (!list_is_empty(&uffd->events)) {
 		struct uffd_wait *wait = container_of(uffd->events.next, struct uffd_wait, link);
 
 		wait->dropped = true;
-		wake_one(wait);
+		claim(wait, &claimed);
 	}
-	announce(uffd);
-	unlock_uffd(uffd);
+	announce_and_unlock(uffd);
+	wake_claimed(&claimed);
 }
 
 /* ---- faults ---- */
@@ -156,11 +177,11 @@ bool uffd_ask(struct uffd_wait *wait, struct ucow_uffd *uffd, uint64_t va, unsig
 		return false;
 	atomic_init(&wait->woken, 0);
 	wait->queued = true;
+	wait->claimed = false;
 	lock_uffd(uffd);
 	atomic_fetch_add(&uffd->nwaiting, 1);
 	list_add_tail(&uffd->faults, &wait->link);
-	announce(uffd);
-	unlock_uffd(uffd);
+	announce_and_unlock(uffd);
 	return true;
 }
 
@@ -176,13 +197,18 @@ void uffd_cancel(struct uffd_wait *wait)
 {
 	struct ucow_uffd *uffd = wait->uffd;
 
+	bool claimed;
+
 	lock_uffd(uffd);
-	if (!atomic_load(&wait->woken)) {
+	claimed = wait->claimed;
+	if (!claimed) {
 		atomic_fetch_sub(&uffd->nwaiting, 1);
 		list_del(&wait->link);
 		retract(uffd);
 	}
 	unlock_uffd(uffd);
+	if (claimed)
+		sleep_until_woken(wait);
 	leave(wait);
 }
 
@@ -297,8 +323,7 @@ static bool queue_event(struct ucow_uffd *uffd, const struct ucow_uffd_msg *msg)
 		return false;
 	}
 	list_add_tail(&uffd->events, &wait.link);
-	announce(uffd);
-	unlock_uffd(uffd);
+	announce_and_unlock(uffd);
 	sleep_until_woken(&wait);
 	return !wait.dropped;
 }
@@ -346,7 +371,7 @@ void uffd_forget(struct list *notes)
 /* ---- reading ---- */
 
 /* The next message, if there is one: faults first, as Linux gives them. Requires: its lock. */
-static bool take_message(struct ucow_uffd *uffd, struct ucow_uffd_msg *msg)
+static bool take_message(struct ucow_uffd *uffd, struct ucow_uffd_msg *msg, struct list *claimed)
 {
 	struct uffd_wait *wait;
 
@@ -362,15 +387,15 @@ static bool take_message(struct ucow_uffd *uffd, struct ucow_uffd_msg *msg)
 	wait = container_of(uffd->events.next, struct uffd_wait, link);
 	*msg = wait->msg;
 	atomic_fetch_sub(&uffd->changing, 1);
-	wake_one(wait);
+	claim(wait, claimed);
 	return true;
 }
 
-static long take_messages(struct ucow_uffd *uffd, struct ucow_uffd_msg *msgs, size_t n)
+static long take_messages(struct ucow_uffd *uffd, struct ucow_uffd_msg *msgs, size_t n, struct list *claimed)
 {
 	size_t got = 0;
 
-	while (got < n && take_message(uffd, &msgs[got]))
+	while (got < n && take_message(uffd, &msgs[got], claimed))
 		got++;
 	if (got)
 		retract(uffd);
@@ -379,10 +404,12 @@ static long take_messages(struct ucow_uffd *uffd, struct ucow_uffd_msg *msgs, si
 
 static long read_messages(struct ucow_uffd *uffd, struct ucow_uffd_msg *msgs, size_t n, bool wait)
 {
+	struct list claimed;
 	long got = 0;
 
+	list_init(&claimed);
 	lock_uffd(uffd);
-	while (!uffd->closed && !(got = take_messages(uffd, msgs, n)) && wait) {
+	while (!uffd->closed && !(got = take_messages(uffd, msgs, n, &claimed)) && wait) {
 		uint32_t seen = atomic_load(&uffd->arrivals);
 
 		uffd->readers++;
@@ -393,6 +420,7 @@ static long read_messages(struct ucow_uffd *uffd, struct ucow_uffd_msg *msgs, si
 	}
 	got = uffd->closed ? -EBADF : got ? got : -EAGAIN;
 	unlock_uffd(uffd);
+	wake_claimed(&claimed);
 	return got;
 }
 

@@ -42,9 +42,10 @@ struct uffd_wait {
 	bool asked;             /* the callback has said QUEUE */
 	/* The rest only with uffd. */
 	bool queued;
+	bool claimed; /* (U) off the lists: whoever took it wakes its owner */
 	bool dropped; /* (U) an event that nobody will receive */
 	struct ucow_uffd_msg msg;
-	struct list link;       /* (U) */
+	struct list link;       /* (U); claimed: whoever took it */
 	_Atomic uint32_t woken; /* (A) */
 };
 

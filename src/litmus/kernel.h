@@ -225,6 +225,8 @@ void kernel_close_groups(struct kernel_run *run);
 int kernel_enter_group(struct kernel_step *step, int name, pid_t pid);
 /* kernel_note_frames - remember what is mapped now, if anybody asks later who is charged for it. */
 void kernel_note_frames(struct kernel_run *run);
+/* kernel_count_usage - the test's pages that are charged to names[@group], or below it. Returns: 0; an errno value. */
+int kernel_count_usage(struct kernel_run *run, int group, uint64_t *npages);
 /* kernel_drain_batches - let every cpu hand on the pages that wait in its batches, as far as that can be asked for. */
 void kernel_drain_batches(struct kernel_run *run);
 kernel_step_function kernel_define_group, kernel_join_group, kernel_check_usage, kernel_reclaim;
