@@ -96,8 +96,9 @@ int engine_access_outcome(int error)
 
 /* ---- what is built ---- */
 
-#define SUPPORTED_NEEDS \
-	(NEED_RO_LONGTERM | NEED_DIRECT_IO | NEED_SNAPSHOT | NEED_SWAP | NEED_KSM | NEED_CGROUP | NEED_UFFD | NEED_SOFT_DIRTY)
+#define SUPPORTED_NEEDS                                                                                       \
+	(NEED_RO_LONGTERM | NEED_DIRECT_IO | NEED_SNAPSHOT | NEED_SWAP | NEED_KSM | NEED_CGROUP | NEED_UFFD | \
+	 NEED_SOFT_DIRTY | NEED_FILE)
 
 /* Statements without an entry are not built yet. */
 static engine_run *const statements[STMT_KIND_COUNT] = {
@@ -124,7 +125,11 @@ static engine_run *const statements[STMT_KIND_COUNT] = {
 	[STMT_REMOTE_WRITE] = engine_remote_write,
 	[STMT_FILE] = engine_define_file,
 	[STMT_SYNC] = engine_sync,
+	[STMT_MSYNC] = engine_msync,
 	[STMT_TRUNCATE] = engine_truncate,
+	[STMT_PUNCH] = engine_punch,
+	[STMT_STORE] = engine_store,
+	[STMT_DROP] = engine_drop,
 	[STMT_NUMA_HINT] = engine_numa_hint,
 	[STMT_KSM_MERGE] = engine_ksm_merge,
 	[STMT_RECLAIM] = engine_reclaim,
@@ -154,6 +159,7 @@ static engine_run *const statements[STMT_KIND_COUNT] = {
 	[STMT_CHECK_READS] = engine_check_reads,
 	[STMT_CHECK_HANDLE_READS] = engine_check_handle_reads,
 	[STMT_CHECK_FILE_READS] = engine_check_file_reads,
+	[STMT_CHECK_FILE_HOLDS] = engine_check_file_holds,
 	[STMT_CHECK_PAGES] = engine_check_pages,
 	[STMT_CHECK_FLAG] = engine_check_flag,
 	[STMT_CHECK_SAME] = engine_check_same,
@@ -176,7 +182,7 @@ static bool stmt_unsupported(const struct stmt *stmt, char *why, size_t size)
 		snprintf(why, size, "engine: `%s` not built yet", litmus_stmt_name(stmt->kind));
 	else if (stmt->kind == STMT_ADVISE && !engine_advice(stmt->advice, &word))
 		snprintf(why, size, "engine: line %u: this advice is not built yet", stmt->loc.line);
-	else if (stmt->kind == STMT_MAP && (stmt->file >= 0 || stmt->options & (MAP_OPT_HUGE | MAP_OPT_HUGETLB)))
+	else if (stmt->kind == STMT_MAP && stmt->options & (MAP_OPT_HUGE | MAP_OPT_HUGETLB))
 		snprintf(why, size, "engine: line %u: this mapping is not built yet", stmt->loc.line);
 	else
 		return false;
@@ -227,6 +233,9 @@ void engine_release_all(struct engine *engine)
 	for (size_t i = 0; i < litmus->nnames; i++)
 		if (litmus->names[i].kind == NAME_PROCESS)
 			engine_exit_process(engine, (int)i);
+	for (size_t i = 0; i < litmus->nnames; i++)
+		if (litmus->names[i].kind == NAME_FILE)
+			engine_drop_file(&engine->objects[i].file);
 }
 
 void engine_free(struct engine *engine)
@@ -237,7 +246,7 @@ void engine_free(struct engine *engine)
 		if (is_handle(litmus->names[i].kind))
 			free(engine->objects[i].handle.bytes);
 		else if (litmus->names[i].kind == NAME_FILE)
-			free(engine->objects[i].file.bytes);
+			engine_drop_file(&engine->objects[i].file);
 	}
 	free(engine->objects);
 	free(engine->cpus);

@@ -120,22 +120,6 @@ int engine_check_handle_reads(struct engine *engine, const struct stmt *stmt)
 	return 0;
 }
 
-int engine_check_file_reads(struct engine *engine, const struct stmt *stmt)
-{
-	const struct engine_file *file = &engine->objects[stmt->file].file;
-	uint64_t start = stmt->file_page * UCOW_PAGE_SIZE, end;
-	size_t nbytes = judge_wanted(stmt, 0, UCOW_PAGE_SIZE);
-
-	engine_lock_shared();
-	end = file->npages * UCOW_PAGE_SIZE;
-	if (start + nbytes > end)
-		run_result_break(engine->result, stmt, "the end of the file");
-	else
-		compare(engine, stmt, "", file->bytes + start, nbytes);
-	engine_unlock_shared();
-	return 0;
-}
-
 /* ---- numbers ---- */
 
 static void compare_number(struct engine *engine, const struct stmt *stmt, const char *label, uint64_t value)

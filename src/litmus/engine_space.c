@@ -64,6 +64,9 @@ int engine_map(struct engine *engine, const struct stmt *stmt)
 		return ENOMEM;
 	if (stmt->options & MAP_OPT_POPULATE)
 		flags |= UCOW_MAP_POPULATE;
+	if (stmt->file >= 0)
+		return engine_outcome(engine_map_file(engine, stmt, process->mm, prot_bits(stmt->prot),
+						      flags | UCOW_MAP_FIXED_NOREPLACE));
 	return engine_outcome(ucow_mmap(process->mm, engine->objects[stmt->name].va, stmt->count * UCOW_PAGE_SIZE,
 					prot_bits(stmt->prot), flags | UCOW_MAP_FIXED_NOREPLACE, &mapped));
 }
