@@ -87,6 +87,8 @@ static int map_locked(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsign
 
 	if (error)
 		return error;
+	if (unlikely(mm->lock_future) && !may_lock(mm, length >> UCOW_PAGE_SHIFT))
+		return -EAGAIN;
 	vma = make_mapping(mm->machine, *va, length, vma_flags_of(prot, flags));
 	if (!vma)
 		return -ENOMEM;
@@ -95,6 +97,8 @@ static int map_locked(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsign
 		vma_release(vma);
 		return error;
 	}
+	if (!(vma->flags & VMA_PFNMAP))
+		vma->flags |= mm->lock_future;
 	vma_insert(&mm->vmas, vma);
 	vmas_merge(mm, *va, *va + length);
 	return 0;
@@ -128,6 +132,8 @@ int ucow_mmap(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsigned prot,
 		return error;
 	if (flags & UCOW_MAP_POPULATE)
 		populate_mapping(mm, chosen, length, prot, flags);
+	else if (unlikely(mm->lock_future))
+		(void)fetch_locked(mm, chosen, chosen + length);
 	*va = chosen;
 	return 0;
 }
