@@ -1005,6 +1005,27 @@ TEST(move_takes_only_what_is_alone)
 	scene_end(&s);
 }
 
+/* A.4 move: what children do not get stays alone. */
+TEST(move_after_a_fork_that_leaves_the_source_out)
+{
+	struct scene s;
+	struct ucow_mm *child;
+
+	scene_begin(&s, false, 0, UCOW_UFFD_MISSING);
+	map_at(s.w.mm, FAR, NPAGES, RW, UCOW_MAP_PRIVATE);
+	fill(s.w.cpu, FAR, NPAGES);
+	REQUIRE_EQ(ucow_madvise(s.w.mm, FAR, NPAGES * PAGE, UCOW_MADV_DONTFORK), 0);
+	child = fork_mm(s.w.mm);
+	CHECK_EQ(ucow_uffd_move(s.uffd, s.va, FAR, NPAGES * PAGE, 0, NULL), 0);
+	check_invariants(s.w.machine);
+	for (unsigned i = 0; i < NPAGES; i++) {
+		CHECK(query(s.w.mm, s.va + i * PAGE).exclusive);
+		CHECK_EQ(get64(s.w.cpu, s.va + i * PAGE), i + 1);
+	}
+	exit_child(child);
+	scene_end(&s);
+}
+
 /* Where a moved page is has to be known to reclaim, and pages that are away move too. */
 TEST(moved_pages_can_be_swapped_and_swapped_pages_moved)
 {
