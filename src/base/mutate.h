@@ -57,6 +57,9 @@
  *   FORGET_UNCHARGE             a page that is freed stays charged                      B.9
  *   SWAPIN_CHARGES_FAULTER      a page read back is charged to whoever asks             B.9
  *   LIMIT_IGNORES_ANCESTORS     a charge does not look at the groups above              B.9
+ *   FORGET_FILE_DIRTY           a store to a mapping of a file leaves the page clean    B.8
+ *   TRUNCATE_KEEPS_COPIES       truncation leaves private copies beyond the end         B.2
+ *   FILE_WRITABLE_ON_READ       a load maps a page of a file for stores too             B.8
  *   MERGE_WITHOUT_COMPARE       pages are merged because of their hash                  B.6, KSM
  *   MERGE_WITHOUT_SHOOTDOWN     a merge lets cpus store on                              rule 10
  *   MERGE_IGNORES_REFERENCES    pages with gets and pins are merged                     B.1, invariant 4
@@ -81,6 +84,15 @@ extern const char *mutation_chosen;
 #define MUTATED(name) (UCOW_MUTATE_##name)
 #endif
 
+#ifndef UCOW_MUTATE_FORGET_FILE_DIRTY
+#define UCOW_MUTATE_FORGET_FILE_DIRTY 0
+#endif
+#ifndef UCOW_MUTATE_TRUNCATE_KEEPS_COPIES
+#define UCOW_MUTATE_TRUNCATE_KEEPS_COPIES 0
+#endif
+#ifndef UCOW_MUTATE_FILE_WRITABLE_ON_READ
+#define UCOW_MUTATE_FILE_WRITABLE_ON_READ 0
+#endif
 #ifndef UCOW_MUTATE_SKIP_EARLY_COPY
 #define UCOW_MUTATE_SKIP_EARLY_COPY 0
 #endif

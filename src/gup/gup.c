@@ -47,7 +47,7 @@ static bool vma_permits(const struct gup *gup, const struct vma *vma)
 {
 	if (vma->flags & VMA_PFNMAP)
 		return false;
-	if (wants(gup, UCOW_FOLL_ANON) && !vma_is_cow(vma))
+	if (wants(gup, UCOW_FOLL_ANON) && (!vma_is_cow(vma) || vma->object))
 		return false;
 	if (wants(gup, UCOW_FOLL_WRITE))
 		return (vma->flags & VMA_WRITE) || (wants(gup, UCOW_FOLL_FORCE) && vma_is_cow(vma));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Creation, end and statistics of machines. */
 #include "base/host.h"
+#include "cache/cache.h"
 #include "fault/policy.h"
 #include "space/mm.h"
 #include "swap/swap.h"
@@ -113,6 +114,8 @@ int ucow_machine_create(const struct ucow_machine_options *options, struct ucow_
 	machine->shrink = pressure_ops.shrink;
 	list_init(&machine->spaces);
 	list_init(&machine->cpus);
+	list_init(&machine->caches);
+	list_init(&machine->orphans);
 	*result = machine;
 	return 0;
 }
@@ -132,6 +135,9 @@ static bool is_busy(struct ucow_machine *machine)
 	mutex_lock(&machine->lock);
 	busy = machine->nspaces || machine->ncpus;
 	mutex_unlock(&machine->lock);
+	spin_lock(&machine->caches_lock, LOCK_CACHES);
+	busy |= machine->ncaches;
+	spin_unlock(&machine->caches_lock, LOCK_CACHES);
 	lru_drain(&machine->frames);
 	return busy || frame_pool_used(&machine->frames);
 }
@@ -144,6 +150,7 @@ void ucow_machine_synchronize(struct ucow_machine *machine)
 
 int ucow_machine_destroy(struct ucow_machine *machine)
 {
+	cache_settle(machine);
 	pressure_ops.settle(machine);
 	epoch_synchronize(&machine->epoch);
 	if (is_busy(machine))
