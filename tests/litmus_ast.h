@@ -74,12 +74,16 @@ static inline void ast_print_map(FILE *out, const struct litmus *litmus, const s
 		fputs(" shared", out);
 	if (st->file >= 0)
 		fprintf(out, " file=%s", ast_name(litmus, st->file));
+	if (st->file >= 0 && st->file_page)
+		fprintf(out, "@%" PRIu64, st->file_page);
 	if (st->options & MAP_OPT_HUGE)
 		fputs(" huge", out);
 	if (st->options & MAP_OPT_HUGETLB)
 		fputs(" hugetlb", out);
 	if (st->options & MAP_OPT_POPULATE)
 		fputs(" populate", out);
+	if (st->options & MAP_OPT_READONLY)
+		fputs(" readonly", out);
 }
 
 static inline void ast_print_gup(FILE *out, const struct litmus *litmus, const struct stmt *st)
@@ -105,8 +109,70 @@ static inline void ast_print_modes(FILE *out, unsigned modes)
 		fprintf(out, "%s%s", separator, i == 0 ? "wp" : i == 1 ? "missing" : "minor");
 		separator = "+";
 	}
-	if (modes & UFFD_MODE_ASYNC)
-		fputs(" async", out);
+}
+
+static inline void ast_print_features(FILE *out, unsigned options)
+{
+	static const char *const words[] = {"async",    "sigbus",    "unpopulated", "on-fork",
+					    "on-remap", "on-remove", "on-unmap"};
+
+	for (unsigned i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		if (options & UFFD_MODE_ASYNC << i)
+			fprintf(out, " %s", words[i]);
+}
+
+static inline void ast_print_categories(FILE *out, unsigned bits)
+{
+	static const char *const words[] = {
+#define X(id, word) word,
+		SCAN_WORDS(X)
+#undef X
+	};
+	const char *separator = " ";
+
+	for (unsigned i = 0; i < SCAN_COUNT; i++) {
+		if (!(bits & 1u << i))
+			continue;
+		fprintf(out, "%s%s", separator, words[i]);
+		separator = "+";
+	}
+}
+
+static inline void ast_print_scan(FILE *out, const struct litmus *litmus, const struct stmt *st)
+{
+	struct place found = st->place;
+
+	ast_print_place(out, litmus, &st->place);
+	ast_print_categories(out, st->required & ~st->inverted);
+	if (st->inverted)
+		fputs(" not", out);
+	ast_print_categories(out, st->inverted);
+	if (st->options & SCAN_OPT_PROTECT)
+		fputs(" protect", out);
+	if (st->options & SCAN_OPT_ASYNC_ONLY)
+		fputs(" async-only", out);
+	if (st->count)
+		fprintf(out, " max=%" PRIu64, st->count);
+	if (st->outcome == OUTCOME_FAILS)
+		return;
+	fputs(st->nranges ? " finds" : " finds nothing", out);
+	found.whole = false;
+	for (size_t i = 0; i < st->nranges; i++) {
+		found.first = st->ranges[i].first;
+		found.npages = st->ranges[i].npages;
+		ast_print_place(out, litmus, &found);
+	}
+}
+
+static inline void ast_print_event(FILE *out, const struct litmus *litmus, const struct stmt *st)
+{
+	fprintf(out, " %s", litmus_event_name(st->event));
+	if (st->event == EVENT_FORK)
+		fprintf(out, " -> %s", ast_name(litmus, st->name));
+	if (st->place.region >= 0)
+		ast_print_place(out, litmus, &st->place);
+	if (st->place2.region >= 0)
+		ast_print_place(out, litmus, &st->place2);
 }
 
 static inline void ast_print_fork(FILE *out, const struct litmus *litmus, const struct stmt *st)
@@ -141,8 +207,30 @@ static inline void ast_print_operands(FILE *out, const struct litmus *litmus, co
 	case STMT_UFFD_PROTECT:
 	case STMT_UFFD_UNPROTECT:
 	case STMT_UFFD_ZEROPAGE:
+	case STMT_UFFD_POISON:
+	case STMT_UFFD_WAKE:
+	case STMT_UFFD_UNREGISTER:
+	case STMT_MUNLOCK:
+		ast_print_place(out, litmus, &st->place);
+		break;
 	case STMT_UFFD_CONTINUE:
 		ast_print_place(out, litmus, &st->place);
+		fputs(st->options ? " wp" : "", out);
+		break;
+	case STMT_UFFD_REGISTER:
+		ast_print_place(out, litmus, &st->place);
+		ast_print_modes(out, st->options);
+		break;
+	case STMT_MLOCK:
+		ast_print_place(out, litmus, &st->place);
+		fputs(st->options ? " onfault" : "", out);
+		break;
+	case STMT_MSYNC:
+		ast_print_place(out, litmus, &st->place);
+		fputs(st->options ? " async" : "", out);
+		break;
+	case STMT_SCAN:
+		ast_print_scan(out, litmus, st);
 		break;
 	case STMT_PROTECT:
 		ast_print_place(out, litmus, &st->place);
@@ -152,7 +240,7 @@ static inline void ast_print_operands(FILE *out, const struct litmus *litmus, co
 	case STMT_SPLICE:
 	case STMT_LOCK:
 		ast_print_place(out, litmus, &st->place);
-		fprintf(out, " -> %s", ast_name(litmus, st->name));
+		fprintf(out, " -> %s%s", ast_name(litmus, st->name), st->options ? " dontunmap" : "");
 		break;
 	case STMT_ADVISE:
 		ast_print_place(out, litmus, &st->place);
@@ -162,6 +250,7 @@ static inline void ast_print_operands(FILE *out, const struct litmus *litmus, co
 	case STMT_UFFD_COPY:
 		ast_print_place(out, litmus, &st->place);
 		ast_print_texts(out, st);
+		fputs(st->options ? " wp" : "", out);
 		break;
 	case STMT_FORK:
 		ast_print_fork(out, litmus, st);
@@ -195,8 +284,20 @@ static inline void ast_print_operands(FILE *out, const struct litmus *litmus, co
 	case STMT_FILE:
 		fprintf(out, " %s %" PRIu64, ast_name(litmus, st->name), st->count);
 		ast_print_texts(out, st);
+		fputs(st->options ? " memory" : "", out);
+		break;
+	case STMT_PUNCH:
+		fprintf(out, " %s[%" PRIu64, ast_name(litmus, st->file), st->file_page);
+		if (st->count > 1)
+			fprintf(out, "..%" PRIu64, st->file_page + st->count - 1);
+		fputc(']', out);
+		break;
+	case STMT_STORE:
+		fprintf(out, " %s[%" PRIu64 "]", ast_name(litmus, st->file), st->file_page);
+		ast_print_texts(out, st);
 		break;
 	case STMT_SYNC:
+	case STMT_DROP:
 		fprintf(out, " %s", ast_name(litmus, st->file));
 		break;
 	case STMT_TRUNCATE:
@@ -205,6 +306,7 @@ static inline void ast_print_operands(FILE *out, const struct litmus *litmus, co
 	case STMT_UFFD:
 		ast_print_place(out, litmus, &st->place);
 		ast_print_modes(out, st->options);
+		ast_print_features(out, st->options);
 		fprintf(out, " -> %s", ast_name(litmus, st->name));
 		break;
 	case STMT_UFFD_MOVE:
@@ -247,7 +349,9 @@ static inline void ast_print_operands(FILE *out, const struct litmus *litmus, co
 		ast_print_texts(out, st);
 		break;
 	case STMT_CHECK_FILE_READS:
-		fprintf(out, " %s[%" PRIu64 "] reads", ast_name(litmus, st->file), st->file_page);
+	case STMT_CHECK_FILE_HOLDS:
+		fprintf(out, " %s[%" PRIu64 "] %s", ast_name(litmus, st->file), st->file_page,
+			st->kind == STMT_CHECK_FILE_READS ? "reads" : "holds");
 		ast_print_texts(out, st);
 		break;
 	case STMT_CHECK_FLAG:
@@ -267,8 +371,7 @@ static inline void ast_print_operands(FILE *out, const struct litmus *litmus, co
 		fprintf(out, " %s %" PRIu64 "%s", st->counter, st->count, st->at_least ? "+" : "");
 		break;
 	case STMT_CHECK_EVENT:
-		ast_print_modes(out, st->event);
-		ast_print_place(out, litmus, &st->place);
+		ast_print_event(out, litmus, st);
 		break;
 	case STMT_EXIT:
 	case STMT_UFFD_CLOSE:
@@ -308,7 +411,7 @@ static inline void ast_print_words(FILE *out, const struct litmus *litmus, const
 		fputc(' ', out);
 	if (st->kind == STMT_CHECK_HANDLE_READS)
 		fputs("reads", out);
-	else if (st->kind == STMT_CHECK_FILE_READS)
+	else if (st->kind == STMT_CHECK_FILE_READS || st->kind == STMT_CHECK_FILE_HOLDS)
 		fputs("file", out);
 	else if (st->kind == STMT_DEVICE_WRITE)
 		fputs("write", out);
@@ -459,6 +562,12 @@ static inline const char *ast_complain_stmt(const struct litmus *litmus, const s
 		return "ending";
 	if ((unsigned)st->prot > 3 || (unsigned)st->advice >= ADVICE_COUNT || (unsigned)st->flag >= LFLAG_COUNT)
 		return "words";
+	if ((unsigned)st->event >= EVENT_COUNT || (st->required | st->inverted) >> SCAN_COUNT)
+		return "words";
+	for (size_t i = 0; i < st->nranges; i++)
+		if (!st->ranges[i].npages ||
+		    (i && st->ranges[i].first < st->ranges[i - 1].first + st->ranges[i - 1].npages))
+			return "what a scan finds";
 	if (st->kind == STMT_FORK && (!st->count || (size_t)st->name + st->count > litmus->nnames))
 		return "children";
 	return NULL;

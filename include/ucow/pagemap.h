@@ -96,7 +96,7 @@ struct ucow_pm_scan {
  *
  * Cost: a line of memory for each 128 KiB that is mapped, and what is found.
  * Returns: the number of regions; -EINVAL (size, unknown flag or category, alignment, end before start, beyond the last
- * address, no vec but a length); -EPERM (CHECK_WPASYNC; pages before the mapping may have been protected);
+ * address, no vec but a length); -EPERM (CHECK_WPASYNC);
  * -ENOMEM (nothing was reported; if something was, the call ends early instead, as for lack of room); -EACCES
  * (WP_MATCHING in a snapshot). Thread: any; takes mmap_lock exclusively.
  */

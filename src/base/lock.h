@@ -10,8 +10,10 @@
  *   LOCK_FILE         one writes to a file, truncates it or makes a hole in it at a time
  *   LOCK_MACHINE      machine: lists of spaces and cpus
  *     LOCK_MMAP       mm: mappings and the shape of the tables (shared: faults, GUP; exclusive: map, unmap, fork, ...)
+ *       LOCK_NOTIFY   who follows which space; shared while reclaim takes pages from followed spaces
  *       LOCK_GROUP    the charges and members of a snapshot group
  *       LOCK_FILLING  pages of a file are being read
+ *       LOCK_UFFD     who waits at a userfaultfd, and its messages
  *       LOCK_KSM_NODES  the table of merged pages
  *       LOCK_ROOT     which table is a space's root
  *       LOCK_TABLE+n  tables, root (n = 0) to leaf (n = 5), top down
@@ -48,8 +50,10 @@ enum lock_rank {
 	LOCK_FILE,
 	LOCK_MACHINE,
 	LOCK_MMAP,
+	LOCK_NOTIFY,
 	LOCK_GROUP,
 	LOCK_FILLING,
+	LOCK_UFFD,
 	LOCK_KSM_NODES,
 	LOCK_ROOT,
 	LOCK_TABLE,

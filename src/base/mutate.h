@@ -70,8 +70,25 @@
  *   MERGE_WITHOUT_SHOOTDOWN     a merge lets cpus store on                              rule 10
  *   MERGE_IGNORES_REFERENCES    pages with gets and pins are merged                     B.1, invariant 4
  *   MERGE_WITHOUT_CLEARING      a merge looks at references with the entry in place     ORD-GUP-1
+ *   UPGRADE_TRACKED             mprotect makes entries writable that are tracked    B.6
+ *   CLEAR_PINNED                clearing soft-dirty write-protects pinned pages     B.7
+ *   SCAN_WITHOUT_SHOOTDOWN      a scan lets cpus store on what it protected         rule 10
+ *   RECLAIM_LOCKED              reclaim takes pages of locked mappings              mlock
+ *   COPY_WITHOUT_NOTIFY         a copy does not tell who follows the space          INV-NOTIFY-1
+ *   NOTIFY_WITHOUT_SEQUENCE     followers are not told what is going on             ORD-NOTIFY-1
+ *   UFFD_WAIT_WITHOUT_RECHECK   who waits for a userfaultfd does not look again         ORD-UFFD-1
+ *   UFFD_UNSHARE_NOTIFIES       unshare faults are reported as stores                   B.3
+ *   FORK_KEEPS_UFFD_WP          fork leaves the protection on in the child              B.4
  */
+#ifdef UCOW_MUTATE_ANY
+#include <string.h>
+
+/* One build for all of them: the name of the one that is on, from UCOW_MUTATE in the environment; else NULL. */
+extern const char *mutation_chosen;
+#define MUTATED(name) (mutation_chosen && !strcmp(mutation_chosen, #name))
+#else
 #define MUTATED(name) (UCOW_MUTATE_##name)
+#endif
 
 #ifndef UCOW_MUTATE_FORGET_FILE_DIRTY
 #define UCOW_MUTATE_FORGET_FILE_DIRTY 0
@@ -261,6 +278,33 @@
 #endif
 #ifndef UCOW_MUTATE_MERGE_WITHOUT_CLEARING
 #define UCOW_MUTATE_MERGE_WITHOUT_CLEARING 0
+#endif
+#ifndef UCOW_MUTATE_UPGRADE_TRACKED
+#define UCOW_MUTATE_UPGRADE_TRACKED 0
+#endif
+#ifndef UCOW_MUTATE_CLEAR_PINNED
+#define UCOW_MUTATE_CLEAR_PINNED 0
+#endif
+#ifndef UCOW_MUTATE_SCAN_WITHOUT_SHOOTDOWN
+#define UCOW_MUTATE_SCAN_WITHOUT_SHOOTDOWN 0
+#endif
+#ifndef UCOW_MUTATE_RECLAIM_LOCKED
+#define UCOW_MUTATE_RECLAIM_LOCKED 0
+#endif
+#ifndef UCOW_MUTATE_COPY_WITHOUT_NOTIFY
+#define UCOW_MUTATE_COPY_WITHOUT_NOTIFY 0
+#endif
+#ifndef UCOW_MUTATE_NOTIFY_WITHOUT_SEQUENCE
+#define UCOW_MUTATE_NOTIFY_WITHOUT_SEQUENCE 0
+#endif
+#ifndef UCOW_MUTATE_UFFD_WAIT_WITHOUT_RECHECK
+#define UCOW_MUTATE_UFFD_WAIT_WITHOUT_RECHECK 0
+#endif
+#ifndef UCOW_MUTATE_UFFD_UNSHARE_NOTIFIES
+#define UCOW_MUTATE_UFFD_UNSHARE_NOTIFIES 0
+#endif
+#ifndef UCOW_MUTATE_FORK_KEEPS_UFFD_WP
+#define UCOW_MUTATE_FORK_KEEPS_UFFD_WP 0
 #endif
 
 #endif

@@ -241,6 +241,15 @@ static int run(struct arguments *arguments, struct campaign_result *result)
 	return report(arguments, result);
 }
 
+/* What kinds of pressure programs for the kernel may have. */
+static unsigned possible_pressure(void)
+{
+	const struct facilities *facilities = facilities_held();
+
+	return (*facilities->no_swap || *facilities->no_groups ? 0 : FUZZ_P_SWAP) |
+	       (*facilities->no_ksm ? 0 : FUZZ_P_MERGING) | (*facilities->no_groups ? 0 : FUZZ_P_GROUPS);
+}
+
 /* With what moves pages switched off, where the kernel takes part. */
 static int run_undisturbed(struct arguments *arguments, struct campaign_result *result)
 {
@@ -250,13 +259,14 @@ static int run_undisturbed(struct arguments *arguments, struct campaign_result *
 
 	if (arguments->campaign.against != FUZZ_AGAINST_KERNEL)
 		return run(arguments, result);
-	facilities_plan(&facilities, NEED_SWAP, &switches);
+	facilities_plan(&facilities, NEED_SWAP | NEED_KSM | NEED_CGROUP, &switches);
 	switches_add_movers(&switches);
 	error = switches_hold(&switches);
 	if (error)
 		fprintf(stderr, "ucow fuzz: no switch of this machine is set: %s\n", strerror(-error));
 	else
 		facilities_make(&facilities);
+	arguments->campaign.pressure = possible_pressure();
 	status = run(arguments, result);
 	error = switches_release(&switches);
 	if (error)

@@ -217,7 +217,8 @@ static inline const struct ucow_tlb_entry *refill_near(struct ucow_cpu *cpu, uin
 /* ---- faults ---- */
 
 /* One fault, outside of any access. *generation: read before it was decided that the access reads zeros. */
-static enum fault_result fault_once(struct ucow_cpu *cpu, uint64_t va, bool write, uint64_t *generation)
+static enum fault_result fault_once(struct ucow_cpu *cpu, uint64_t va, bool write, uint64_t *generation,
+				    struct uffd_wait *wait)
 {
 	const struct walk_hint hint = {.walk = cpu->walk, .shape = cpu->walk_shape};
 	bool is_near = cpu->walk.leaf && table_same_leaf(cpu->walk_va, va);
@@ -226,25 +227,39 @@ static enum fault_result fault_once(struct ucow_cpu *cpu, uint64_t va, bool writ
 
 	rwlock_read_lock(&mm->mmap_lock);
 	*generation = generation_read(&mm->pt.generations, va);
-	result = fault_access(mm, va, write, is_near ? &hint : NULL);
+	result = fault_access(mm, va, write, is_near ? &hint : NULL, wait);
 	rwlock_read_unlock(&mm->mmap_lock);
 	if (!cpu->walk.is_private)
 		cpu->walk.leaf = NULL; /* the path may be private by now */
 	return result;
 }
 
+/* A userfaultfd has to resolve it. Returns: FAULT_DONE: it may have, look again; FAULT_USERFAULT: fault again;
+ * FAULT_SIGBUS. */
+static enum fault_result wait_for_user(struct uffd_wait *wait)
+{
+	if (uffd_wait(wait))
+		return FAULT_SIGBUS;
+	return wait->asked ? FAULT_USERFAULT : FAULT_DONE;
+}
+
 /* As fault_once, and again for as long as the space's snapshots make room, or memory that was put off comes free. */
 static enum fault_result fault(struct ucow_cpu *cpu, uint64_t va, bool write, uint64_t *generation)
 {
 	enum fault_result result;
+	struct uffd_wait wait;
 	unsigned tries = 0;
 
+	uffd_wait_init(&wait);
 	do {
-		result = fault_once(cpu, va, write, generation);
+		result = fault_once(cpu, va, write, generation, &wait);
 		epoch_settle(&cpu->machine->epoch);
 		if (write)
 			flush_throttle(cpu->machine);
-	} while ((unlikely(result == FAULT_OVER_LIMIT) && !group_make_room(cpu->mm->group, 1)) ||
+		if (unlikely(result == FAULT_USERFAULT))
+			result = wait_for_user(&wait);
+	} while (unlikely(result == FAULT_USERFAULT) ||
+		 (unlikely(result == FAULT_OVER_LIMIT) && !group_make_room(cpu->mm->group, 1)) ||
 		 (unlikely(result == FAULT_OOM) && space_relieve(cpu->mm, &tries)));
 	return result;
 }

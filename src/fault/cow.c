@@ -6,6 +6,7 @@
 #include "fault/fault_internal.h"
 
 #include "base/mutate.h"
+#include "space/notifier.h"
 #include "swap/swap.h"
 
 /* What the policy is asked about. */
@@ -172,27 +173,38 @@ bool mapping_let_go(struct ucow_mm *mm, struct ucow_page *page)
  * Replace the page by a copy (wp_page_copy). The leaf's lock is dropped for the allocation and the bytes; if the entry
  * has changed meanwhile the copy is thrown away. Takes away a read-only translation only: a bump, no barrier [rule 11].
  */
-static enum fault_result copy_page(struct cow *cow, bool *last)
+static enum fault_result put_copy(struct cow *cow, struct ucow_page *copy, bool *last)
 {
 	struct fault *fault = cow->fault;
-	enum fault_result result = FAULT_DONE;
-	struct ucow_page *copy;
 
-	copy = duplicate(fault);
-	if (!copy) {
-		result = FAULT_OOM;
-	} else if (!fault_relock(fault)) {
+	if (!fault_relock(fault)) {
 		page_put(copy);
-		result = FAULT_RETRY;
-	} else {
-		anon_page_init(fault->mm, fault->vma, fault->leaf, fault->va, copy);
-		leaf_set(fault->leaf, fault->va, copied_entry(fault, copy));
-		table_unlock(fault->leaf);
-		tlb_invalidate(&fault->mm->pt.generations, fault->va, fault->va + UCOW_PAGE_SIZE);
-		count_copy(cow);
-		table_count_zero(&fault->mm->machine->tables, fault->pte, -1);
-		*last = cow->page && mapping_let_go(fault->mm, cow->page);
+		return FAULT_RETRY;
 	}
+	anon_page_init(fault->mm, fault->vma, fault->leaf, fault->va, copy);
+	leaf_set(fault->leaf, fault->va, copied_entry(fault, copy));
+	table_unlock(fault->leaf);
+	tlb_invalidate(&fault->mm->pt.generations, fault->va, fault->va + UCOW_PAGE_SIZE);
+	count_copy(cow);
+	table_count_zero(&fault->mm->machine->tables, fault->pte, -1);
+	*last = cow->page && mapping_let_go(fault->mm, cow->page);
+	return FAULT_DONE;
+}
+
+/* Who follows the space lets go of the old page first. */
+static enum fault_result copy_page(struct cow *cow, bool *last)
+{
+	const struct fault *fault = cow->fault;
+	struct ucow_page *copy = duplicate(cow->fault);
+	enum fault_result result;
+
+	if (!copy)
+		return FAULT_OOM;
+	if (!MUTATED(COPY_WITHOUT_NOTIFY))
+		notify_start(fault->mm, fault->va, fault->va + UCOW_PAGE_SIZE, UCOW_NOTIFY_CLEAR);
+	result = put_copy(cow, copy, last);
+	if (!MUTATED(COPY_WITHOUT_NOTIFY))
+		notify_end(fault->mm, fault->va, fault->va + UCOW_PAGE_SIZE, UCOW_NOTIFY_CLEAR);
 	return result;
 }
 

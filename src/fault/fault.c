@@ -27,17 +27,27 @@ int fault_errno(enum fault_result result)
 	case FAULT_OOM:
 	case FAULT_OVER_LIMIT:
 		return -ENOMEM;
+	case FAULT_USERFAULT: /* the caller waits first */
+		return -EAGAIN;
 	case FAULT_BLOCKED:
 		break;
 	}
 	return -EDEADLK;
 }
 
+/* What stands in the way of writing at once, the permissions of the mapping aside: somebody wants to see it first. */
+static bool write_is_awaited(const struct vma *vma, struct pte pte)
+{
+	return pte_is_uffd_wp(pte) || needs_soft_dirty(vma, pte);
+}
+
 struct pte entry_permit(const struct vma *vma, struct pte pte, bool write)
 {
+	if (unlikely(vma->flags & VMA_LOCKED))
+		pte = pte_mk_locked(pte);
 	if (!vma_is_accessible(vma))
 		return pte_mk_protnone(pte);
-	if (write && ((vma->flags & VMA_WRITE) || MUTATED(FORCE_MAKES_WRITABLE)))
+	if (write && ((vma->flags & VMA_WRITE) || MUTATED(FORCE_MAKES_WRITABLE)) && likely(!write_is_awaited(vma, pte)))
 		pte = pte_mkwrite(pte);
 	return pte;
 }
@@ -49,6 +59,7 @@ bool entry_may_upgrade(const struct ucow_mm *mm, const struct vma *vma, struct p
 		.shared_mapping = !vma_is_cow(vma),
 		.protnone = pte_is_protnone(pte),
 		.uffd_wp = pte_is_uffd_wp(pte),
+		.soft_dirty_needed = needs_soft_dirty(vma, pte) && !MUTATED(UPGRADE_TRACKED),
 		.anon = pte_kind(pte) == PTE_KIND_ANON,
 		.dirty = pte_is_dirty(pte),
 	};
@@ -106,10 +117,77 @@ static void forget_zeros(struct fault *fault)
 		tlb_invalidate(&mm->pt.generations, fault->va, fault->va + UCOW_PAGE_SIZE);
 }
 
+/* ---- userfaultfd ---- */
+
+/* Its userfaultfd has to resolve this: after the section, with the mmap lock held. */
+enum fault_result fault_ask_user(struct fault *fault, unsigned reason)
+{
+	fault->user = reason | (fault->flags & FAULT_WRITE ? UCOW_UFFD_FAULT_WRITE : 0u);
+	return FAULT_USERFAULT;
+}
+
+/* Whether the entry is as the fault saw it; nobody who has changed it since may have missed who waits [ORD-UFFD-1]. */
+static bool is_unresolved(const struct fault *fault)
+{
+	struct epoch *epoch = &fault->mm->machine->epoch;
+	struct walk walk;
+	struct pte pte;
+
+	if (MUTATED(UFFD_WAIT_WITHOUT_RECHECK))
+		return true;
+	epoch_enter(epoch);
+	walk = table_walk_now(&fault->mm->pt, fault->va);
+	pte = walk.leaf ? leaf_peek(walk.leaf, fault->va) : pte_none();
+	epoch_leave(epoch);
+	return pte_is_same(pte, fault->pte);
+}
+
+static void count_user(struct fault *fault)
+{
+	if (fault->user & UCOW_UFFD_FAULT_WP)
+		fault_count(fault, UCOW_COUNTER_WP_EVENT);
+	else
+		fault_count(fault, fault->user & UCOW_UFFD_FAULT_MINOR ? UCOW_COUNTER_MINOR_EVENT
+								       : UCOW_COUNTER_MISSING_EVENT);
+}
+
+/* Returns: FAULT_USERFAULT; FAULT_SIGBUS: it wants no reports, or who faults cannot wait; FAULT_RETRY. */
+static enum fault_result userfault(struct fault *fault)
+{
+	struct ucow_uffd *uffd = fault->vma->uffd;
+
+	count_user(fault);
+	if (!fault->wait || uffd_has(uffd, UCOW_UFFD_FEATURE_SIGBUS))
+		return FAULT_SIGBUS;
+	if (!uffd_ask(fault->wait, uffd, fault->va, fault->user) || is_unresolved(fault))
+		return FAULT_USERFAULT;
+	uffd_cancel(fault->wait);
+	return FAULT_RETRY;
+}
+
+/*
+ * A store to a protected page: reported, or, in async mode, what lifts the protection. A bit that nobody asked for any
+ * more is lifted too. Returns: FAULT_DONE: fault->pte is not protected any more, go on.
+ */
+static enum fault_result fault_uffd_wp(struct fault *fault)
+{
+	const struct vma *vma = fault->vma;
+
+	if ((vma->flags & VMA_UFFD_WP) && !uffd_has(vma->uffd, UCOW_UFFD_FEATURE_WP_ASYNC))
+		return fault_ask_user(fault, UCOW_UFFD_FAULT_WP);
+	if (!fault_relock(fault))
+		return FAULT_RETRY;
+	fault->pte = pte_clear_uffd_wp(fault->pte);
+	leaf_set(fault->leaf, fault->va, fault->pte);
+	table_unlock(fault->leaf);
+	return FAULT_DONE;
+}
+
 /* First store to private memory: a fresh zeroed page, exclusive, dirty. */
 static enum fault_result fault_zero_fill(struct fault *fault)
 {
 	struct ucow_page *page = mm_alloc_page(fault->mm, FRAME_ZEROED);
+	struct pte pte;
 
 	if (!page)
 		return FAULT_OOM;
@@ -118,7 +196,8 @@ static enum fault_result fault_zero_fill(struct fault *fault)
 		return FAULT_RETRY;
 	}
 	anon_page_init(fault->mm, fault->vma, fault->leaf, fault->va, page);
-	leaf_set(fault->leaf, fault->va, entry_permit(fault->vma, pte_mkdirty(pte_make_anon(page)), true));
+	pte = pte_inherit(pte_mkdirty(pte_make_anon(page)), fault->pte); /* a marker's protection (B.2) */
+	leaf_set(fault->leaf, fault->va, entry_permit(fault->vma, pte, true));
 	table_unlock(fault->leaf);
 	forget_zeros(fault);
 	if (unlikely(fault->mm->read_only && fault->mm->group)) /* policies that write before they look */
@@ -130,9 +209,11 @@ static enum fault_result fault_zero_fill(struct fault *fault)
 /* First load of private memory: the shared zero page, special, never writable, never dirty. */
 static enum fault_result fault_zero_page(struct fault *fault)
 {
+	struct pte pte = pte_inherit(pte_make_zero(&fault->mm->machine->frames), fault->pte);
+
 	if (!fault_relock(fault))
 		return FAULT_RETRY;
-	leaf_set(fault->leaf, fault->va, entry_permit(fault->vma, pte_make_zero(&fault->mm->machine->frames), false));
+	leaf_set(fault->leaf, fault->va, entry_permit(fault->vma, pte, false));
 	table_unlock(fault->leaf);
 	fault_count(fault, UCOW_COUNTER_ZERO_PAGE);
 	return FAULT_DONE;
@@ -146,8 +227,18 @@ static enum fault_result fault_empty(struct fault *fault)
 		return fault_map_cached(fault);
 	if (unlikely(fault->vma->object))
 		return fault->flags & FAULT_WRITE ? fault_copy_cached(fault) : fault_map_cached(fault);
+	if (unlikely(fault->vma->flags & VMA_UFFD_MISSING))
+		return fault_ask_user(fault, 0);
 	/* An unshare fault reads: GUP looks again and decides again (B.2). */
 	return fault->flags & FAULT_WRITE ? fault_zero_fill(fault) : fault_zero_page(fault);
+}
+
+/* Poison, or a page that was protected before it came: as if there were nothing, but the bit is carried (B.2). */
+static enum fault_result fault_marker(struct fault *fault)
+{
+	if (pte_is_poison(fault->pte))
+		return FAULT_SIGBUS;
+	return fault_empty(fault);
 }
 
 /* ---- present entries ---- */
@@ -160,7 +251,8 @@ static enum fault_result fault_numa(struct fault *fault)
 	if (!fault_relock(fault))
 		return FAULT_RETRY;
 	pte = pte_mkyoung(pte_clear_protnone(fault->pte));
-	if ((!vma_is_cow(fault->vma) && !vma_is_tracked(fault->vma)) || entry_may_upgrade(fault->mm, fault->vma, pte))
+	if ((!vma_is_cow(fault->vma) && !vma_is_tracked(fault->vma) && !pte_is_uffd_wp(pte)) ||
+	    entry_may_upgrade(fault->mm, fault->vma, pte))
 		pte = entry_permit(fault->vma, pte, true);
 	leaf_set(fault->leaf, fault->va, pte);
 	table_unlock(fault->leaf);
@@ -204,12 +296,19 @@ static enum fault_result dispatch(struct fault *fault)
 
 	if (pte_is_none(fault->pte))
 		return fault_empty(fault);
-	if (unlikely(pte_is_swap(fault->pte)))
-		return fault_swap(fault);
+	if (unlikely(!pte_is_present(fault->pte)))
+		return pte_is_swap(fault->pte) ? fault_swap(fault) : fault_marker(fault);
 	if (pte_is_protnone(fault->pte) && vma_is_accessible(fault->vma))
 		return fault_numa(fault);
 	if (!wants_more)
 		return fault_touch(fault);
+	/* An unshare is no write, and reports nothing (B.3). */
+	if (unlikely(pte_is_uffd_wp(fault->pte)) && ((fault->flags & FAULT_WRITE) || MUTATED(UFFD_UNSHARE_NOTIFIES))) {
+		enum fault_result result = fault_uffd_wp(fault);
+
+		if (result != FAULT_DONE)
+			return result;
+	}
 	return vma_is_cow(fault->vma) ? fault_write_protect(fault) : fault_shared_wp(fault);
 }
 
@@ -233,6 +332,7 @@ static void count_result(struct fault *fault, enum fault_result result)
 		break;
 	case FAULT_BLOCKED:
 	case FAULT_OVER_LIMIT:
+	case FAULT_USERFAULT:
 	case FAULT_RETRY:
 	case FAULT_LOCK_PAGE:
 	case FAULT_SWAP_IN:
@@ -251,7 +351,7 @@ static bool reads_shared_emptiness(const struct fault *fault, const struct walk 
 		return false;
 	if (walk->is_private && !fault->mm->read_only)
 		return false;
-	if (fault->vma->object || (fault->vma->flags & VMA_PFNMAP))
+	if (fault->vma->object || (fault->vma->flags & (VMA_PFNMAP | VMA_UFFD_MISSING)))
 		return false;
 	return !walk->leaf || pte_is_none(leaf_get(walk->leaf, fault->va));
 }
@@ -320,9 +420,9 @@ static enum fault_result wait_for_page(struct fault *fault)
 }
 
 static enum fault_result handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags,
-				const struct walk_hint *hint)
+				const struct walk_hint *hint, struct uffd_wait *wait)
 {
-	struct fault fault = {.mm = mm, .vma = vma, .va = va & UCOW_PAGE_MASK, .flags = flags};
+	struct fault fault = {.mm = mm, .vma = vma, .va = va & UCOW_PAGE_MASK, .flags = flags, .wait = wait};
 	enum fault_result result;
 
 	UCOW_BUG_ON((flags & FAULT_WRITE) && (flags & FAULT_UNSHARE));
@@ -343,6 +443,8 @@ static enum fault_result handle(struct ucow_mm *mm, struct vma *vma, uint64_t va
 			result = fault_bring(&fault);
 		else if (unlikely(result == FAULT_FILE_IN))
 			result = fault_fetch(&fault);
+		else if (unlikely(result == FAULT_USERFAULT))
+			result = userfault(&fault);
 	} while (result == FAULT_RETRY);
 	fault_release_waited(&fault);
 	fault_release_brought(&fault);
@@ -350,12 +452,13 @@ static enum fault_result handle(struct ucow_mm *mm, struct vma *vma, uint64_t va
 	return result;
 }
 
-enum fault_result fault_handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags)
+enum fault_result fault_handle(struct ucow_mm *mm, struct vma *vma, uint64_t va, unsigned flags, struct uffd_wait *wait)
 {
-	return handle(mm, vma, va, flags, NULL);
+	return handle(mm, vma, va, flags, NULL, wait);
 }
 
-enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write, const struct walk_hint *hint)
+enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write, const struct walk_hint *hint,
+			       struct uffd_wait *wait)
 {
 	struct vma *vma = vma_at(&mm->vmas, va);
 
@@ -367,5 +470,5 @@ enum fault_result fault_access(struct ucow_mm *mm, uint64_t va, bool write, cons
 		count(&mm->machine->counters, UCOW_COUNTER_FAULT_SIGSEGV);
 		return FAULT_SIGSEGV;
 	}
-	return handle(mm, vma, va, FAULT_ACCESS | (write ? FAULT_WRITE : FAULT_READ), hint);
+	return handle(mm, vma, va, FAULT_ACCESS | (write ? FAULT_WRITE : FAULT_READ), hint, wait);
 }

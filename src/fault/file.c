@@ -12,7 +12,11 @@
 
 #define AROUND_PAGES 16 /* a read fault maps what the cache has of so many, aligned */
 
-/* The page of the cache, with a reference; memory is made, and charged to this space, if it is not there yet. */
+/*
+ * The page of the cache, with a reference; memory is made, and charged to this space, if it is not there yet. Returns:
+ * 0; -ENXIO; -ENOMEM; -EAGAIN: it has to be read first; -EBUSY, -ENODATA: it is there, or is not, and a userfaultfd
+ * wants to know.
+ */
 static int cached_page(struct fault *fault, struct ucow_page **page)
 {
 	struct cache *cache = fault->vma->object;
@@ -24,8 +28,14 @@ static int cached_page(struct fault *fault, struct ucow_page **page)
 		page_put(*page);
 		return -EAGAIN;
 	}
+	if (!error && unlikely(fault->vma->flags & VMA_UFFD_MINOR)) {
+		page_put(*page);
+		return -EBUSY;
+	}
 	if (error != -ENOENT)
 		return error;
+	if (unlikely(fault->vma->flags & VMA_UFFD_MISSING))
+		return -ENODATA;
 	if (cache_is_tracked(cache))
 		return -EAGAIN;
 	made = mm_alloc_page(fault->mm, FRAME_ZEROED);
@@ -37,9 +47,13 @@ static int cached_page(struct fault *fault, struct ucow_page **page)
 	return error;
 }
 
-static enum fault_result result_of(int error)
+static enum fault_result result_of(struct fault *fault, int error)
 {
 	switch (error) {
+	case -EBUSY:
+		return fault_ask_user(fault, UCOW_UFFD_FAULT_MINOR);
+	case -ENODATA:
+		return fault_ask_user(fault, 0);
 	case -EAGAIN:
 		return FAULT_FILE_IN;
 	case -ENOMEM:
@@ -88,7 +102,7 @@ static struct pte cached_entry(const struct fault *fault, const struct ucow_page
 {
 	const struct vma *vma = fault->vma;
 	bool write = fault->flags & FAULT_WRITE;
-	struct pte pte = pte_make_shared(page);
+	struct pte pte = pte_inherit(pte_make_shared(page), fault->pte); /* a marker's protection (B.2) */
 
 	if (write)
 		pte = pte_mkdirty(pte);
@@ -102,7 +116,7 @@ enum fault_result fault_map_cached(struct fault *fault)
 	int error = cached_page(fault, &page);
 
 	if (error)
-		return result_of(error);
+		return result_of(fault, error);
 	if (!fault_relock(fault)) {
 		page_put(page);
 		return FAULT_RETRY;
@@ -128,16 +142,18 @@ void fault_dirty_cached(struct fault *fault, struct ucow_page *page)
 static enum fault_result install_copy(struct fault *fault, const struct ucow_page *page)
 {
 	struct ucow_page *copy = mm_alloc_page(fault->mm, FRAME_ANY);
+	struct pte pte;
 
 	if (!copy)
 		return FAULT_OOM;
 	page_copy(page_bytes(copy), page_bytes(page));
+	pte = pte_inherit(pte_mkdirty(pte_make_anon(copy)), fault->pte);
 	if (!fault_relock(fault)) {
 		page_put(copy);
 		return FAULT_RETRY;
 	}
 	anon_page_init(fault->mm, fault->vma, fault->leaf, fault->va, copy);
-	leaf_set(fault->leaf, fault->va, entry_permit(fault->vma, pte_mkdirty(pte_make_anon(copy)), true));
+	leaf_set(fault->leaf, fault->va, entry_permit(fault->vma, pte, true));
 	table_unlock(fault->leaf);
 	if (unlikely(fault->mm->read_only && fault->mm->group)) /* policies that write before they look */
 		group_charge(fault->mm->group, &fault->mm->snapshot, 1);
@@ -153,7 +169,7 @@ enum fault_result fault_copy_cached(struct fault *fault)
 	int error = cached_page(fault, &page);
 
 	if (error)
-		return result_of(error);
+		return result_of(fault, error);
 	result = install_copy(fault, page);
 	page_put(page);
 	return result;
@@ -171,7 +187,7 @@ enum fault_result fault_fetch(struct fault *fault)
 	if (major)
 		fault_count(fault, UCOW_COUNTER_FAULT_MAJOR);
 	if (error)
-		return result_of(error);
+		return result_of(fault, error);
 	fault->brought = page; /* it stays in the cache until it is mapped */
 	return FAULT_RETRY;
 }

@@ -169,7 +169,8 @@ static enum gup_action gup_pin_breaks_cow(const struct gup_facts *facts)
 /* can_follow_write_pte */
 static bool may_force_write(const struct gup_facts *facts)
 {
-	return facts->force && facts->cow_mapping && !facts->vma_writable && facts->anon && facts->exclusive;
+	return facts->force && facts->cow_mapping && !facts->vma_writable && facts->anon && facts->exclusive &&
+	       !facts->soft_dirty_needed;
 }
 
 /* gup_must_unshare; consulted only where the entry is not writable. */
@@ -218,7 +219,8 @@ static bool upgrade_never_private(const struct upgrade_facts *facts)
 {
 	if (MUTATED(UPGRADE_SHARED))
 		return facts->vma_writable;
-	return facts->shared_mapping && facts->vma_writable && !facts->protnone && facts->dirty;
+	return facts->shared_mapping && facts->vma_writable && !facts->protnone && facts->dirty && !facts->uffd_wp &&
+	       !facts->soft_dirty_needed;
 }
 
 /* can_change_pte_writable */
@@ -260,6 +262,7 @@ static const struct cow_policy policies[UCOW_POLICY_COUNT] = {
 			.lock_mode = LOCK_MODE_TRY,
 			.uses_exclusive = true,
 			.protects_sequence = true,
+			.clear_spares_pinned = !MUTATED(CLEAR_PINNED),
 			.write_protect = wp_exclusive,
 			.fork_entry = fork_copy_pinned_exclusive,
 			.gup = gup_exclusive,

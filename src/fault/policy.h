@@ -87,7 +87,8 @@ struct gup_facts {
 	bool cow_mapping;
 	bool anon; /* an anon page */
 	bool exclusive;
-	bool faulted; /* a write fault for this address has completed in this call */
+	bool faulted;           /* a write fault for this address has completed in this call */
+	bool soft_dirty_needed; /* writes are tracked, and this entry's were not seen yet */
 };
 
 enum gup_action {
@@ -129,9 +130,10 @@ struct cow_policy {
 	enum ucow_policy id;
 	const char *name;
 	enum lock_mode lock_mode;
-	bool uses_exclusive;    /* the flag means something under this policy */
-	bool numa_keeps_write;  /* NUMA hinting keeps the write permission (to 6.1); else the hinting fault decides */
-	bool protects_sequence; /* fork holds write_protect_seq odd (since 5.11) */
+	bool uses_exclusive;      /* the flag means something under this policy */
+	bool numa_keeps_write;    /* NUMA hinting keeps the write permission (to 6.1); else the hinting fault decides */
+	bool protects_sequence;   /* fork holds write_protect_seq odd (since 5.11) */
+	bool clear_spares_pinned; /* clearing soft-dirty leaves pages alone that may be pinned (B.7) */
 	enum cow_action (*write_protect)(const struct cow_facts *facts);
 	enum fork_action (*fork_entry)(const struct fork_facts *facts);
 	enum gup_action (*gup)(const struct gup_facts *facts);

@@ -122,6 +122,7 @@ struct lru_batch {
 struct lru {
 	struct lru_batch batches[THREAD_SLOTS];
 	struct lruvec nobodys;                   /* of pages of no group: vecs[0] */
+	_Atomic unsigned nvecs;                  /* the first group's number above all that have any */
 	_Atomic(struct lruvec *) vecs[LRU_VECS]; /* by group */
 };
 

@@ -34,6 +34,15 @@ static struct lruvec *vec_init(struct lruvec *vec)
 	return vec;
 }
 
+/* So that whoever looks at all groups need not look at those that never were. */
+static void note_vec(struct lru *lru, unsigned memcg)
+{
+	unsigned n = atomic_load_explicit(&lru->nvecs, memory_order_relaxed);
+
+	while (n <= memcg && !atomic_compare_exchange_weak(&lru->nvecs, &n, memcg + 1))
+		continue;
+}
+
 int lru_vec_create(struct lru *lru, uint16_t memcg)
 {
 	struct lruvec *vec = vec_at(lru, memcg);
@@ -42,6 +51,8 @@ int lru_vec_create(struct lru *lru, uint16_t memcg)
 		return 0;
 	vec = vec_init(memcg ? host_alloc_lines(sizeof(*vec)) : &lru->nobodys);
 	atomic_store_explicit(&lru->vecs[memcg], vec, memory_order_release);
+	if (vec)
+		note_vec(lru, memcg);
 	return vec ? 0 : -ENOMEM;
 }
 
@@ -63,7 +74,7 @@ struct lru *lru_create(void)
 
 void lru_destroy(struct lru *lru)
 {
-	for (unsigned id = 1; lru && id < LRU_VECS; id++)
+	for (unsigned id = 1; lru && id < lru->nvecs; id++)
 		host_free(vec_at(lru, id));
 	if (lru)
 		host_unmap(lru, page_round_up(sizeof(*lru)));
@@ -73,7 +84,7 @@ void lru_close(struct frame_pool *pool)
 {
 	if (pool->lru)
 		lru_drain(pool);
-	for (unsigned id = 0; pool->lru && id < LRU_VECS; id++)
+	for (unsigned id = 0; pool->lru && id < pool->lru->nvecs; id++)
 		UCOW_BUG_ON(lru_count(pool, (uint16_t)id, LRU_ACTIVE) || lru_count(pool, (uint16_t)id, LRU_INACTIVE));
 	lru_destroy(atomic_exchange(&pool->lru, NULL));
 }
@@ -259,7 +270,7 @@ void lru_put_back(struct ucow_page *page, enum lru_end end)
 
 const char *lru_check(const struct frame_pool *pool)
 {
-	for (unsigned id = 0; pool->lru && id < LRU_VECS; id++)
+	for (unsigned id = 0; pool->lru && id < pool->lru->nvecs; id++)
 		for (unsigned list = 0; vec_at(pool->lru, id) && list < LRU_LISTS; list++) {
 			uint64_t n = 0;
 

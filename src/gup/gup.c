@@ -30,6 +30,8 @@ struct gup {
 	bool faulted;                /* a write fault for the current address has completed */
 	bool fast;                   /* try without locks first */
 	bool over_limit;             /* the fault needs room that the space's snapshots take */
+	bool waits;                  /* the fault needs a userfaultfd, as wait says */
+	struct uffd_wait *wait;      /* NULL: such faults fail */
 };
 
 /* What follow says of one entry, beside the policy's actions. */
@@ -82,6 +84,7 @@ static enum gup_action judge(const struct gup *gup, struct pte pte, const struct
 		.anon = page && page_is(page, PAGE_ANON),
 		.exclusive = page && page_is(page, PAGE_EXCLUSIVE),
 		.faulted = gup->faulted,
+		.soft_dirty_needed = !(vma_flags & VMA_SOFTDIRTY) && !pte_is_soft_dirty(pte),
 	};
 
 	return gup->mm->machine->policy->gup(&facts);
@@ -135,6 +138,9 @@ static enum follow follow(struct gup *gup, struct table *leaf, uint64_t va)
 	if (fast_declines(gup, pte))
 		return FOLLOW_FAULT_READ;
 	page = pfn_to_page(frames, pte_frame(pte));
+	/* Before anybody writes its userfaultfd wants to hear of it (can_follow_write_pte). */
+	if (wants(gup, UCOW_FOLL_WRITE) && pte_is_uffd_wp(pte))
+		return FOLLOW_FAULT_WRITE;
 	switch (judge(gup, pte, pte_has_page(pte) ? page : NULL, gup->vma->flags)) {
 	case GUP_FAULT_WRITE:
 		return FOLLOW_FAULT_WRITE;
@@ -310,9 +316,10 @@ static int fault_in(struct gup *gup, uint64_t va, enum follow need)
 		return -ENOMEM;
 	if (wants(gup, UCOW_FOLL_NOFAULT | UCOW_FOLL_FAST_ONLY))
 		return -EFAULT;
-	result = fault_handle(gup->mm, gup->vma, va, fault_flags(need));
+	result = fault_handle(gup->mm, gup->vma, va, fault_flags(need), gup->wait);
 	gup->faulted = result == FAULT_DONE && need == FOLLOW_FAULT_WRITE;
 	gup->over_limit = result == FAULT_OVER_LIMIT;
+	gup->waits = result == FAULT_USERFAULT;
 	return result == FAULT_SIGBUS ? -EFAULT : fault_errno(result);
 }
 
@@ -345,11 +352,21 @@ static int step(struct gup *gup)
 	return fault_in(gup, gup->start + ((uint64_t)gup->done << UCOW_PAGE_SHIFT), need);
 }
 
+/* Requires: no lock. Returns: 0: try again; -EFAULT. */
+static int wait_for_user(struct gup *gup)
+{
+	gup->waits = false;
+	return uffd_wait(gup->wait) ? -EFAULT : 0;
+}
+
 static int run(struct gup *gup)
 {
+	struct uffd_wait wait;
 	unsigned tries = 0;
 	int error;
 
+	uffd_wait_init(&wait);
+	gup->wait = &wait;
 	if (gup->fast)
 		run_fast(gup);
 	do {
@@ -363,7 +380,9 @@ static int run(struct gup *gup)
 			error = step(gup);
 		rwlock_read_unlock(&gup->mm->mmap_lock);
 		epoch_settle(&gup->mm->machine->epoch);
-	} while ((unlikely(gup->over_limit) && !group_make_room(gup->mm->group, 1)) ||
+		if (unlikely(gup->waits))
+			error = wait_for_user(gup);
+	} while (!error || (unlikely(gup->over_limit) && !group_make_room(gup->mm->group, 1)) ||
 		 (unlikely(error == -ENOMEM) && space_relieve(gup->mm, &tries)));
 	return gup->done || wants(gup, UCOW_FOLL_FAST_ONLY) ? 0 : error;
 }

@@ -8,6 +8,7 @@
 
 #include "base/mutate.h"
 #include "fault/fault.h"
+#include "space/notifier.h"
 #include "swap/swap.h"
 
 /* One entry and its page, which can be stored to by nobody. The page is locked and has a reference of ours. */
@@ -252,7 +253,9 @@ enum merge_result ksm_merge_into(struct ksm *ksm, struct ucow_mm *mm, uint64_t v
 
 	do {
 		rwlock_read_lock(&mm->mmap_lock);
+		notify_start(mm, va, va + UCOW_PAGE_SIZE, UCOW_NOTIFY_CLEAR);
 		result = merge_locked(ksm, &place, node, page);
+		notify_end(mm, va, va + UCOW_PAGE_SIZE, UCOW_NOTIFY_CLEAR);
 		rwlock_read_unlock(&mm->mmap_lock);
 		epoch_settle(&ksm->machine->epoch);
 	} while (unlikely(result == MERGE_NO_MEMORY) && space_relieve(mm, &tries));
@@ -314,7 +317,9 @@ enum merge_result ksm_convert(struct ksm *ksm, struct ucow_mm *mm, uint64_t va, 
 
 	do {
 		rwlock_read_lock(&mm->mmap_lock);
+		notify_start(mm, va, va + UCOW_PAGE_SIZE, UCOW_NOTIFY_PROTECT);
 		result = convert_locked(ksm, &place, node);
+		notify_end(mm, va, va + UCOW_PAGE_SIZE, UCOW_NOTIFY_PROTECT);
 		rwlock_read_unlock(&mm->mmap_lock);
 	} while (unlikely(result == MERGE_NO_MEMORY) && space_relieve(mm, &tries));
 	return result;

@@ -57,10 +57,13 @@ static bool try_stable(struct ksm *ksm, const struct sight *sight)
 	return false;
 }
 
+static bool wants_zero(const struct ksm *ksm, const struct sight *sight)
+{
+	return ksm->options.use_zero_pages && sight->hash == ksm->zero_hash;
+}
+
 static bool try_zero(struct ksm *ksm, const struct sight *sight)
 {
-	if (!ksm->options.use_zero_pages || sight->hash != ksm->zero_hash)
-		return false;
 	return is_final(ksm, ksm_merge_into(ksm, sight->space->mm, sight->va, NULL, NULL));
 }
 
@@ -135,7 +138,10 @@ static void try_unstable(struct ksm *ksm, const struct sight *sight)
 		note_error(ksm, -ENOMEM);
 }
 
-/* A page whose bytes have changed since the last scan is likely to change again. */
+/*
+ * A page whose bytes have changed since the last scan is likely to change again. Zeros go to the zero page even where
+ * there is a merged page of zeros, as in Linux since 6.11.
+ */
 static void look_at(struct ksm *ksm, const struct sight *sight)
 {
 	uint64_t *remembered = ksm_remembered(ksm, sight->space, sight->va), before;
@@ -148,7 +154,9 @@ static void look_at(struct ksm *ksm, const struct sight *sight)
 	*remembered = sight->hash;
 	ksm->tally.fresh += !before;
 	ksm->tally.changed += before && before != sight->hash;
-	if (try_stable(ksm, sight) || before != sight->hash || try_zero(ksm, sight))
+	if (wants_zero(ksm, sight) && (before != sight->hash || try_zero(ksm, sight)))
+		return;
+	if (try_stable(ksm, sight) || before != sight->hash)
 		return;
 	try_unstable(ksm, sight);
 }

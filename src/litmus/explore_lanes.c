@@ -4,6 +4,7 @@
 
 #include "explore_fibre.h"
 
+#include "base/event.h"
 #include "base/futex.h"
 #include "base/thread.h"
 
@@ -786,6 +787,28 @@ void hook_quiet_end(void)
 unsigned hook_lane(void)
 {
 	return live.current < THREAD_SLOT_SHARED ? live.current : THREAD_SLOT_SHARED;
+}
+
+/* ---- descriptors: nobody outside is there to poll one ---- */
+
+int event_open(void)
+{
+	return -EMFILE;
+}
+
+void event_close(int fd)
+{
+	(void)fd;
+}
+
+void event_set(int fd)
+{
+	(void)fd;
+}
+
+void event_clear(int fd)
+{
+	(void)fd;
 }
 
 /* ---- sleeping ---- */

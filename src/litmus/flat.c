@@ -27,6 +27,37 @@ static struct model_bytes *bytes_new(const uint8_t *from)
 	return b;
 }
 
+static struct model_bytes *bytes_copy(const struct model_bytes *from)
+{
+	struct model_bytes *b = bytes_new(from->data);
+
+	if (from->loose)
+		b->loose = memcpy(must(malloc(MODEL_PAGE)), from->loose, MODEL_PAGE);
+	return b;
+}
+
+/* All that is not zero may become zero at any time. */
+static void bytes_loosen(struct model_bytes *b)
+{
+	if (!b->loose)
+		b->loose = must(malloc(MODEL_PAGE));
+	memset(b->loose, 1, MODEL_PAGE);
+}
+
+/* Nothing of it was stored since it was advised free. */
+static bool bytes_may_go(const struct model_bytes *b)
+{
+	return b->loose && b->loose[0] && !memcmp(b->loose, b->loose + 1, MODEL_PAGE - 1);
+}
+
+/* What is stored stays, and whatever has become of the rest of the page. */
+static void bytes_store(struct model_bytes *b, uint64_t offset, const uint8_t *buffer, uint64_t nbytes)
+{
+	memcpy(b->data + offset, buffer, nbytes);
+	if (b->loose)
+		memset(b->loose + offset, 0, nbytes);
+}
+
 static struct model_bytes *bytes_hold(struct model_bytes *b)
 {
 	b->refs++;
@@ -35,8 +66,10 @@ static struct model_bytes *bytes_hold(struct model_bytes *b)
 
 static void bytes_drop(struct model_bytes *b)
 {
-	if (b && !--b->refs)
-		free(b);
+	if (!b || --b->refs)
+		return;
+	free(b->loose);
+	free(b);
 }
 
 static struct model_object *object_new(unsigned npages)
@@ -131,6 +164,26 @@ const uint8_t *model_content(const struct model *m, const struct model_page *p)
 	const struct model_bytes *b = p->object ? p->object->pages[p->offset] : p->bytes;
 
 	return b ? b->data : m->zero->data;
+}
+
+const uint8_t *model_loose(const struct model_page *p)
+{
+	return p->object || !p->bytes ? NULL : p->bytes->loose;
+}
+
+void model_get_loose(const struct model_bytes *b, uint64_t offset, uint8_t *loose, uint64_t nbytes)
+{
+	if (b->loose)
+		memcpy(loose, b->loose + offset, nbytes);
+	else
+		memset(loose, 0, nbytes);
+}
+
+void model_put_loose(struct model_bytes *b, uint64_t offset, const uint8_t *loose, uint64_t nbytes)
+{
+	if (!b->loose)
+		b->loose = must(calloc(1, MODEL_PAGE));
+	memcpy(b->loose + offset, loose, nbytes);
 }
 
 unsigned model_mapped(const struct model_space *s)
@@ -236,7 +289,7 @@ int model_write(struct model *m, unsigned space, uint64_t va, const uint8_t *buf
 
 		if (rc)
 			return rc;
-		memcpy(own_bytes(model_find(s, at / MODEL_PAGE))->data + at % MODEL_PAGE, buffer + *done, n);
+		bytes_store(own_bytes(model_find(s, at / MODEL_PAGE)), at % MODEL_PAGE, buffer + *done, n);
 		*done += n;
 	}
 	return 0;
@@ -271,7 +324,7 @@ static void freeze_gets(struct model *m, struct model_bytes *bytes)
 		for (unsigned k = 0; h->live && !h->pin && k < h->npages; k++) {
 			if (h->bytes[k] != bytes || h->frozen[k])
 				continue;
-			h->bytes[k] = bytes_new(bytes->data);
+			h->bytes[k] = bytes_copy(bytes);
 			h->frozen[k] = true;
 			bytes_drop(bytes);
 		}
@@ -282,7 +335,7 @@ static void fork_private(struct model *m, struct model_page *from, struct model_
 {
 	if (!from->bytes || from->wipeonfork)
 		return;
-	to->bytes = bytes_new(from->bytes->data);
+	to->bytes = bytes_copy(from->bytes);
 	if (from->bytes->pins) { /* copied for the child at once: semantics.md B.4 */
 		to->exclusive = true;
 		return;
@@ -358,7 +411,7 @@ static void forget(struct model_page *p)
 }
 
 /* One page of madvise: 0 or the error that ends the call. */
-static int advise_page(struct model_page *p, enum model_advice advice)
+static int advise_page(const struct model *m, struct model_page *p, enum model_advice advice)
 {
 	switch (advice) {
 	case MODEL_DONTFORK:
@@ -378,6 +431,8 @@ static int advise_page(struct model_page *p, enum model_advice advice)
 			forget(p);
 		return 0;
 	case MODEL_FREE: /* without pressure: nothing */
+		if (m->drops_freed && p->bytes && !p->object)
+			bytes_loosen(p->bytes);
 		return p->object ? -EINVAL : 0;
 	case MODEL_POPULATE_READ:
 		if (!(p->prot & PROT_R))
@@ -402,7 +457,7 @@ int model_madvise(struct model *m, unsigned space, uint64_t vpn, uint64_t n, enu
 
 	for (uint64_t i = 0; i < n; i++) {
 		struct model_page *p = model_find(&m->spaces[space], vpn + i);
-		int rc = p ? advise_page(p, advice) : -ENOMEM;
+		int rc = p ? advise_page(m, p, advice) : -ENOMEM;
 
 		if (!p)
 			hole = rc;
@@ -519,7 +574,7 @@ static void take_page(struct model *m, struct model_handle *h, struct model_page
 
 	h->frozen[k] = b && !h->pin && !p->object && !p->exclusive;
 	if (h->frozen[k])
-		h->bytes[k] = bytes_new(b->data);
+		h->bytes[k] = bytes_copy(b);
 	else
 		h->bytes[k] = bytes_hold(b ? b : m->zero);
 	if (b && h->pin)
@@ -570,8 +625,12 @@ void model_device_write(struct model *m, unsigned handle, unsigned offset, const
 {
 	struct model_handle *h = &m->handles[handle];
 
+	/* Nobody knows of it: where the page may go, what is stored goes with it. */
 	for (unsigned k = 0; k < h->npages; k++)
-		memcpy(h->bytes[k]->data + offset, buffer, nbytes);
+		if (bytes_may_go(h->bytes[k]))
+			memcpy(h->bytes[k]->data + offset, buffer, nbytes);
+		else
+			bytes_store(h->bytes[k], offset, buffer, nbytes);
 }
 
 unsigned model_pinned(const struct model *m, const struct model_space *s)

@@ -29,6 +29,7 @@ struct model_bytes {
 	unsigned pinned_by;    /* the space through which the first of them was taken */
 	bool pinned_by_others; /* and others as well, since there were none */
 	uint8_t data[MODEL_PAGE];
+	uint8_t *loose; /* NULL, or for each byte whether it may as well be zero by now: it was advised free */
 };
 
 /* What a shared mapping shows. Its size is fixed when it is made; beyond it there is nothing. */
@@ -82,6 +83,7 @@ struct model {
 	 * spaces' own counts are not defined any more, only their sum is.
 	 */
 	bool pins_are_mixed;
+	bool drops_freed; /* memory is short: what is advised free may be gone, until it is written */
 };
 
 void model_init(struct model *m);
@@ -90,6 +92,11 @@ void model_fini(struct model *m);
 struct model_page *model_find(struct model_space *s, uint64_t vpn);
 /* The bytes that a load of the page sees. */
 const uint8_t *model_content(const struct model *m, const struct model_page *page);
+/* Those of its bytes that may as well be zero, as in struct model_bytes. */
+const uint8_t *model_loose(const struct model_page *page);
+/* model_get_loose, model_put_loose - the same of @nbytes from @offset on. */
+void model_get_loose(const struct model_bytes *bytes, uint64_t offset, uint8_t *loose, uint64_t nbytes);
+void model_put_loose(struct model_bytes *bytes, uint64_t offset, const uint8_t *loose, uint64_t nbytes);
 /* A page of a shared mapping behind which there is nothing. */
 bool model_beyond_object(const struct model_page *page);
 /* Whether an access is granted: 0, -EFAULT, or -ENXIO for a shared page beyond its object. */

@@ -27,6 +27,7 @@ enum {
 	FUZZ_HANDLE_PAGES = 4,
 	FUZZ_FILES = 2,
 	FUZZ_FILE_PAGES = 4,
+	FUZZ_GROUPS = 3,
 	FUZZ_OPS_MAX = 200,
 };
 
@@ -36,6 +37,12 @@ enum { FUZZ_TEXT = 16, FUZZ_SPOTS = 3, FUZZ_WINDOW = FUZZ_TEXT * FUZZ_SPOTS };
 	{                                \
 		0, 512, 4096 - FUZZ_TEXT \
 	}
+
+/* Frames of the smallest machine there is. */
+#define FUZZ_SMALL_FRAMES 512
+
+/* The limit, in pages, of a group that no program of the fuzzer meets. */
+#define FUZZ_NO_LIMIT 100000
 
 enum fuzz_against { FUZZ_AGAINST_KERNEL, FUZZ_AGAINST_MODES };
 
@@ -52,6 +59,7 @@ enum {
 	FUZZ_SEES_WP = 1u << 6,
 	FUZZ_SEES_FAULTS = 1u << 7, /* how many page faults a `read` or `write` of private memory took: writability */
 	FUZZ_SEES_OUTCOME = 1u << 8,
+	FUZZ_SEES_USAGE = 1u << 9, /* how many pages are charged to memory groups */
 };
 
 struct fuzz_page {
@@ -66,7 +74,9 @@ struct fuzz_page {
 	uint32_t mapcount;
 	uint64_t frame; /* in the subject's own numbers; 0: none */
 	uint8_t bytes[FUZZ_WINDOW];
+	uint64_t loose; /* of the reference: bits of those bytes that may as well be zero (`advise free`) */
 };
+_Static_assert(FUZZ_WINDOW <= 64, "a bit for each byte");
 
 /* What a pin, a get or a pipe holds: the device's side. */
 struct fuzz_held {
@@ -74,12 +84,14 @@ struct fuzz_held {
 	unsigned npages;
 	bool has_bytes[FUZZ_HANDLE_PAGES]; /* false: nothing is promised (a plain get whose page was replaced) */
 	uint8_t bytes[FUZZ_HANDLE_PAGES][FUZZ_WINDOW];
+	uint64_t loose[FUZZ_HANDLE_PAGES];
 };
 
 struct fuzz_file {
 	bool made;
 	unsigned npages;
 	uint8_t bytes[FUZZ_FILE_PAGES][FUZZ_WINDOW];
+	uint64_t loose[FUZZ_FILE_PAGES];
 };
 
 /* Everything that a subject shows after one statement. Indices are those of struct fuzz_layout. */
@@ -92,15 +104,20 @@ struct fuzz_view {
 	 */
 	bool undefined;
 	unsigned faults; /* FUZZ_SEES_FAULTS: the statement's; UINT_MAX: not counted */
+	/* Of an engine: an operation found no memory, and how many pages could have been had from reclaim afterwards.
+	 */
+	bool ran_out;
+	unsigned reclaimable;
 	bool alive[FUZZ_PROCESSES];
 	struct fuzz_page pages[FUZZ_PROCESSES][FUZZ_PAGES]; /* of living processes */
 	struct fuzz_held held[FUZZ_HANDLES];
 	struct fuzz_file files[FUZZ_FILES];
+	uint64_t usage[FUZZ_GROUPS]; /* pages; 0 before the group is made */
 };
 
 /* Where the things of a program stand in a view. */
 struct fuzz_layout {
-	unsigned nprocesses, npages, nhandles, nfiles;
+	unsigned nprocesses, npages, nhandles, nfiles, ngroups;
 	int process[FUZZ_PROCESSES]; /* index into litmus->names */
 	struct {
 		int region; /* index into litmus->names */
@@ -108,6 +125,7 @@ struct fuzz_layout {
 	} page[FUZZ_PAGES];
 	int handle[FUZZ_HANDLES];
 	int file[FUZZ_FILES];
+	int group[FUZZ_GROUPS];
 };
 
 /* fuzz_lay_out - Returns: false when @litmus has more of something than a view holds. */
@@ -123,6 +141,8 @@ struct fuzz_test {
 	 * for zeros and stay absent.
 	 */
 	bool looks;
+	/* Engines: frames that the machine has to spare at the start, so that reclaim happens by itself; 0: plenty. */
+	unsigned room;
 };
 
 /*
@@ -131,6 +151,24 @@ struct fuzz_test {
  */
 struct fuzz_subject {
 	const struct fuzz_subject_type *type;
+	const uint64_t *tally; /* what happened in all its tests by FUZZ_TALLY; or NULL */
+};
+
+/* X(id, "name", the engine's counter): what memory that is short made an engine do. */
+#define FUZZ_TALLY(X)                                                                 \
+	X(FUZZ_TALLY_OUT, "pages written to swap", SWAP_OUT)                          \
+	X(FUZZ_TALLY_IN, "pages read back", SWAP_IN)                                  \
+	X(FUZZ_TALLY_FREED, "pages advised free that were dropped", LAZYFREE_DROPPED) \
+	X(FUZZ_TALLY_MERGED, "pages merged", KSM_MERGE)                               \
+	X(FUZZ_TALLY_ZEROED, "pages of zeros merged with the zero page", KSM_ZERO)    \
+	X(FUZZ_TALLY_PARTED, "merged pages copied for a store", COPY_KSM)             \
+	X(FUZZ_TALLY_COPIED, "merged pages copied on their way from swap", KSM_SWAPIN_COPY)
+
+enum fuzz_tally {
+#define FUZZ_TALLY_ID(id, name, counter) id,
+	FUZZ_TALLY(FUZZ_TALLY_ID)
+#undef FUZZ_TALLY_ID
+		FUZZ_TALLIES
 };
 
 struct fuzz_subject_type {
@@ -177,6 +215,14 @@ bool fuzz_compare(const struct fuzz_test *test, size_t at, const struct fuzz_sub
 		  const struct fuzz_view *const before[2], const struct fuzz_view *const now[2],
 		  struct fuzz_divergence *divergence);
 
+/*
+ * fuzz_compare_half - the first difference between an engine that found no memory half-way (@now) and the reference:
+ * each page must be as it was before the statement or as it is after it. Returns: whether there is one.
+ */
+bool fuzz_compare_half(const struct fuzz_test *test, size_t at, const struct fuzz_subject_type *const types[2],
+		       const struct fuzz_view *before, const struct fuzz_view *after, const struct fuzz_view *now,
+		       struct fuzz_divergence *divergence);
+
 /* ---- one program ---- */
 
 /* What is being done: statement (their number: the end) and subject, of which there are at most 8. */
@@ -187,10 +233,17 @@ struct fuzz_court {
 	unsigned nsubjects;
 	struct fuzz_subject *subjects[4]; /* the first is the reference */
 	struct fuzz_view *views[4][2];    /* now and before */
+	bool out[4];                      /* of memory, in the program that was run last: not compared from there on */
 	_Atomic uint64_t *place;          /* where fuzz_run() tells FUZZ_PLACE before whatever it does; or NULL */
 };
 int fuzz_court_open(enum fuzz_against against, struct fuzz_court *court, char *why, size_t size);
 void fuzz_court_close(struct fuzz_court *court);
+
+/*
+ * fuzz_may_run_out - whether @test may come to want more memory than there is: it has a machine with little room, or a
+ * group with a limit that can be met.
+ */
+bool fuzz_may_run_out(const struct fuzz_test *test);
 
 /* fuzz_run - Returns: 0: all agree; 1: *divergence; -errno: it could not be judged (@divergence->saw[0] tells why). */
 int fuzz_run(struct fuzz_court *court, const struct fuzz_test *test, struct fuzz_divergence *divergence);

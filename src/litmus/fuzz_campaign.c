@@ -420,6 +420,10 @@ static void sum_up(struct campaign *c)
 		sum.unjudged += atomic_load_explicit(&desk->unjudged, memory_order_relaxed);
 		for (int class = 0; class < FUZZ_NOISE_CLASSES; class ++)
 			sum.noise[class] += atomic_load_explicit(&desk->noise[class], memory_order_relaxed);
+		for (unsigned tally = 0; tally < FUZZ_TALLIES; tally++) {
+			sum.tally[tally] += atomic_load_explicit(&desk->tally[tally], memory_order_relaxed);
+			sum.tallied[tally] += atomic_load_explicit(&desk->tallied[tally], memory_order_relaxed);
+		}
 	}
 	sum.seconds = seconds_since_start(c);
 	*totals = sum;

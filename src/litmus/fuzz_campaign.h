@@ -15,6 +15,8 @@ struct campaign_totals {
 	uint64_t divergences;          /* programs with one, but for noise */
 	uint64_t unjudged;             /* programs of which a reference could not do its part */
 	uint64_t noise[FUZZ_NOISE_ROOM];
+	/* What memory that is short made the first engine do, how often and in how many programs. */
+	uint64_t tally[FUZZ_TALLIES], tallied[FUZZ_TALLIES];
 	double seconds;
 };
 
@@ -30,6 +32,7 @@ struct campaign_options {
 	uint64_t first, programs; /* numbers first..first + programs - 1 */
 	unsigned ops;             /* of each */
 	enum fuzz_against against;
+	unsigned pressure;       /* against the kernel: what it can have of FUZZ_P_* */
 	unsigned shard, nshards; /* only those with number % nshards == shard */
 	unsigned workers;        /* 0: one a cpu */
 	unsigned seconds;        /* 0: as long as it takes */

@@ -13,7 +13,8 @@ struct comparison {
 	const struct fuzz_test *test;
 	const struct stmt *stmt; /* NULL: at the end */
 	const struct fuzz_view *const *before, *const *now;
-	unsigned sees; /* both */
+	unsigned sees;   /* both */
+	bool is_machine; /* the reference is a kernel, not a model that knows what is promised */
 	struct fuzz_divergence *divergence;
 };
 
@@ -77,12 +78,22 @@ static void tell_bytes(struct comparison *c, unsigned who, const uint8_t *bytes,
 	saw(c, who, "at byte %u: \"%s\"", offsets[spot], text);
 }
 
-static bool differ_in_bytes(struct comparison *c, int process, int page, int handle, const uint8_t *a, const uint8_t *b)
+/* Whether they are the same but for bytes of @a that may as well be zero. */
+static bool agree(const uint8_t *a, const uint8_t *b, uint64_t loose, unsigned first, unsigned n)
 {
-	if (!memcmp(a, b, FUZZ_WINDOW))
+	for (unsigned i = first; i < first + n; i++)
+		if (a[i] != b[i] && (b[i] || !(loose >> i & 1)))
+			return false;
+	return true;
+}
+
+static bool differ_in_bytes(struct comparison *c, int process, int page, int handle, const uint8_t *a, const uint8_t *b,
+			    uint64_t loose)
+{
+	if (!memcmp(a, b, FUZZ_WINDOW) || (loose && agree(a, b, loose, 0, FUZZ_WINDOW)))
 		return false;
 	for (unsigned spot = 0; spot < FUZZ_SPOTS; spot++) {
-		if (!memcmp(a + spot * FUZZ_TEXT, b + spot * FUZZ_TEXT, FUZZ_TEXT))
+		if (agree(a, b, loose, spot * FUZZ_TEXT, FUZZ_TEXT))
 			continue;
 		tell_bytes(c, 0, a, spot);
 		tell_bytes(c, 1, b, spot);
@@ -174,7 +185,7 @@ static bool differ_in_page(struct comparison *c, int process, int page)
 	if (a->swapped || b->swapped)
 		return false;
 	if (c->sees & FUZZ_SEES_BYTES && a->has_bytes && b->has_bytes &&
-	    differ_in_bytes(c, process, page, -1, a->bytes, b->bytes))
+	    differ_in_bytes(c, process, page, -1, a->bytes, b->bytes, a->loose))
 		return true;
 	return !a->shared && !b->shared && differ_in_entry(c, process, page, a, b);
 }
@@ -258,13 +269,25 @@ static bool differ_in_frames(struct comparison *c)
 			    n == sizeof(pairs) / sizeof(pairs[0]))
 				continue;
 			pairs[n++] = (struct pair){{a->frame, b->frame}, process, page};
-			if (differ_in_keeping(c, &pairs[n - 1]))
+			/* Which of equal pages is the one that stays is nobody's promise. */
+			if (!(c->stmt && c->stmt->kind == STMT_KSM_MERGE) && differ_in_keeping(c, &pairs[n - 1]))
 				return true;
 		}
 	return differ_in_classes(c, pairs, n);
 }
 
 /* ---- what is held, and files ---- */
+
+/*
+ * A plain reference sees stores as long as its page stays private. A merged page that comes back from swap is merged
+ * still for the engine, and a private one for the kernel.
+ */
+static bool promises_bytes(const struct comparison *c, int handle)
+{
+	bool mixed = c->is_machine && !(~c->test->litmus->needs & (NEED_SWAP | NEED_KSM));
+
+	return !mixed || c->test->litmus->names[c->test->layout.handle[handle]].kind == NAME_PIN;
+}
 
 static bool differ_in_held(struct comparison *c, int handle)
 {
@@ -282,9 +305,9 @@ static bool differ_in_held(struct comparison *c, int handle)
 		saw(c, 1, "%u pages", b->npages);
 		return differ(c, "pages", -1, -1, handle);
 	}
-	for (unsigned i = 0; i < a->npages; i++)
+	for (unsigned i = 0; i < a->npages && promises_bytes(c, handle); i++)
 		if (a->has_bytes[i] && b->has_bytes[i] &&
-		    differ_in_bytes(c, -1, (int)i, handle, a->bytes[i], b->bytes[i]))
+		    differ_in_bytes(c, -1, (int)i, handle, a->bytes[i], b->bytes[i], a->loose[i]))
 			return true;
 	return false;
 }
@@ -296,7 +319,7 @@ static bool differ_in_file(struct comparison *c, unsigned file)
 	if (differ_in_number(c, "file pages", -1, -1, a->npages, b->npages))
 		return true;
 	for (unsigned i = 0; i < a->npages; i++) {
-		if (!differ_in_bytes(c, -1, (int)i, -1, a->bytes[i], b->bytes[i]))
+		if (!differ_in_bytes(c, -1, (int)i, -1, a->bytes[i], b->bytes[i], a->loose[i]))
 			continue;
 		snprintf(c->divergence->what, sizeof(c->divergence->what), "file bytes");
 		return true;
@@ -339,7 +362,27 @@ static unsigned seen_of(const struct fuzz_test *test, const struct fuzz_subject_
 
 	if (test->litmus->needs & NEED_SWAP)
 		sees &= FUZZ_SEES_OUTCOME | FUZZ_SEES_MAPPED | FUZZ_SEES_BYTES;
+	/* Which of equal pages is the one that stays is nobody's promise, and so who pays for it. */
+	if (test->litmus->needs & NEED_KSM)
+		sees &= ~(unsigned)FUZZ_SEES_USAGE;
 	return sees;
+}
+
+/* Where nothing is reclaimed or merged, what is charged is what the rules say. */
+static bool differ_in_usage(struct comparison *c)
+{
+	const struct fuzz_layout *layout = &c->test->layout;
+	const struct name *names = c->test->litmus->names;
+
+	for (unsigned i = 0; c->sees & FUZZ_SEES_USAGE && i < layout->ngroups; i++) {
+		if (c->now[0]->usage[i] == c->now[1]->usage[i])
+			continue;
+		for (unsigned who = 0; who < 2; who++)
+			saw(c, who, "%llu pages charged to %s", (unsigned long long)c->now[who]->usage[i],
+			    names[layout->group[i]].text);
+		return differ(c, "usage", -1, -1, -1);
+	}
+	return false;
 }
 
 bool fuzz_compare(const struct fuzz_test *test, size_t at, const struct fuzz_subject_type *const types[2],
@@ -352,6 +395,7 @@ bool fuzz_compare(const struct fuzz_test *test, size_t at, const struct fuzz_sub
 		.before = before,
 		.now = now,
 		.sees = seen_of(test, types),
+		.is_machine = types[0]->sees & FUZZ_SEES_FAULTS,
 		.divergence = divergence,
 	};
 
@@ -359,5 +403,40 @@ bool fuzz_compare(const struct fuzz_test *test, size_t at, const struct fuzz_sub
 	for (unsigned who = 0; who < 2; who++)
 		snprintf(divergence->subjects[who], sizeof(divergence->subjects[who]), "%s", types[who]->name);
 	return differ_in_outcome(&c) || differ_in_life(&c) || differ_in_contents(&c) || differ_in_frames(&c) ||
-	       differ_in_faults(&c);
+	       differ_in_faults(&c) || differ_in_usage(&c);
+}
+
+/* ---- half-way ---- */
+
+static bool is_either(const struct fuzz_page *now, const struct fuzz_page *a, const struct fuzz_page *b)
+{
+	if (!now->mapped || now->swapped || !now->has_bytes)
+		return true;
+	return (a->has_bytes && agree(a->bytes, now->bytes, a->loose, 0, FUZZ_WINDOW)) ||
+	       (b->has_bytes && agree(b->bytes, now->bytes, b->loose, 0, FUZZ_WINDOW)) ||
+	       (!a->has_bytes && !b->has_bytes);
+}
+
+bool fuzz_compare_half(const struct fuzz_test *test, size_t at, const struct fuzz_subject_type *const types[2],
+		       const struct fuzz_view *before, const struct fuzz_view *after, const struct fuzz_view *now,
+		       struct fuzz_divergence *divergence)
+{
+	const struct fuzz_view *const sides[2] = {after, now};
+	struct comparison c = {.test = test, .now = sides, .divergence = divergence};
+	const struct fuzz_layout *layout = &test->layout;
+
+	*divergence = (struct fuzz_divergence){.at = at, .process = -1, .page = -1, .handle = -1};
+	for (unsigned who = 0; who < 2; who++)
+		snprintf(divergence->subjects[who], sizeof(divergence->subjects[who]), "%s", types[who]->name);
+	for (int process = 0; process < (int)layout->nprocesses; process++)
+		for (int page = 0; now->alive[process] && page < (int)layout->npages; page++) {
+			const struct fuzz_page *shown = &now->pages[process][page];
+			const struct fuzz_page *new = &after->pages[process][page];
+			const struct fuzz_page *old = before && before->alive[process] ? &before->pages[process][page]
+										       : new;
+
+			if (!is_either(shown, new, old))
+				return differ_in_bytes(&c, process, page, -1, new->bytes, shown->bytes, new->loose);
+		}
+	return false;
 }

@@ -17,6 +17,8 @@ static unsigned find_kind(const struct stmt *stmt)
 		return FUZZ_OP_PAGEOUT;
 	if (stmt->kind == STMT_ADVISE && (stmt->advice == ADVICE_MERGEABLE || stmt->advice == ADVICE_UNMERGEABLE))
 		return FUZZ_OP_MERGEABLE;
+	if (stmt->kind == STMT_FORK && stmt->cgroup >= 0)
+		return FUZZ_OP_FORK_INTO;
 	for (unsigned op = 0; op < FUZZ_OP_KINDS; op++)
 		if (!strcmp(fuzz_op_name((enum fuzz_op_kind)op), name))
 			return op;
@@ -29,11 +31,24 @@ static bool needs_handle(enum fuzz_op_kind kind)
 	return kind == FUZZ_OP_UNPIN || kind == FUZZ_OP_PUT || kind == FUZZ_OP_DEVICE_WRITE;
 }
 
-bool fuzz_pair_possible(enum fuzz_op_kind first, enum fuzz_op_kind second, enum fuzz_against against)
+/* Kernel programs with swap let no device write. */
+static bool exclude_each_other(enum fuzz_op_kind a, enum fuzz_op_kind b)
 {
-	if (!fuzz_op_possible(first, against) || !fuzz_op_possible(second, against))
+	return a == FUZZ_OP_DEVICE_WRITE && fuzz_op_pressure(b) == FUZZ_P_SWAP;
+}
+
+static bool is_on_no_page(enum fuzz_op_kind kind)
+{
+	return kind == FUZZ_OP_FILE || kind == FUZZ_OP_CGROUP;
+}
+
+bool fuzz_pair_possible(enum fuzz_op_kind first, enum fuzz_op_kind second, enum fuzz_against against, unsigned pressure)
+{
+	if (!fuzz_op_possible(first, against, pressure) || !fuzz_op_possible(second, against, pressure))
 		return false;
-	if (first == FUZZ_OP_FILE || second == FUZZ_OP_FILE) /* on no page */
+	if (is_on_no_page(first) || is_on_no_page(second))
+		return false;
+	if (against == FUZZ_AGAINST_KERNEL && (exclude_each_other(first, second) || exclude_each_other(second, first)))
 		return false;
 	if (second == FUZZ_OP_MAP) /* its pages are new */
 		return false;
@@ -87,11 +102,11 @@ static void touch_machine(struct tracker *t, unsigned kind)
 			touch(t, i, kind);
 }
 
-/* fork, snapshot, exit */
+/* fork, snapshot, exit, join */
 static void touch_process(struct tracker *t, const struct stmt *stmt, unsigned kind)
 {
 	uint16_t bit = (uint16_t)(1u << process_of(t, stmt->proc));
-	uint16_t child = stmt->name < 0 ? 0 : (uint16_t)(1u << process_of(t, stmt->name));
+	uint16_t child = stmt->kind == STMT_JOIN || stmt->name < 0 ? 0 : (uint16_t)(1u << process_of(t, stmt->name));
 
 	for (unsigned i = 0; i < t->test->layout.npages; i++) {
 		if (!(t->owned[i] & bit))
@@ -111,7 +126,8 @@ static void count_stmt(struct tracker *t, const struct stmt *stmt)
 
 	if (kind == NOTHING)
 		return;
-	if (stmt->kind == STMT_FORK || stmt->kind == STMT_SNAPSHOT || stmt->kind == STMT_EXIT) {
+	if (stmt->kind == STMT_FORK || stmt->kind == STMT_SNAPSHOT || stmt->kind == STMT_EXIT ||
+	    stmt->kind == STMT_JOIN) {
 		touch_process(t, stmt, kind);
 		return;
 	}
@@ -148,14 +164,15 @@ void fuzz_pairs_add(struct fuzz_pairs *sum, const struct fuzz_pairs *more)
 			sum->met[first][second] += more->met[first][second];
 }
 
-void fuzz_pairs_coverage(const struct fuzz_pairs *pairs, enum fuzz_against against, struct fuzz_coverage *coverage)
+void fuzz_pairs_coverage(const struct fuzz_pairs *pairs, enum fuzz_against against, unsigned pressure,
+			 struct fuzz_coverage *coverage)
 {
 	*coverage = (struct fuzz_coverage){0};
 	for (unsigned i = 0; i < FUZZ_OP_KINDS * FUZZ_OP_KINDS; i++) {
 		unsigned first = i / FUZZ_OP_KINDS, second = i % FUZZ_OP_KINDS;
 		uint64_t met = pairs->met[first][second];
 
-		if (!fuzz_pair_possible((enum fuzz_op_kind)first, (enum fuzz_op_kind)second, against))
+		if (!fuzz_pair_possible((enum fuzz_op_kind)first, (enum fuzz_op_kind)second, against, pressure))
 			continue;
 		coverage->possible++;
 		coverage->met += met != 0;

@@ -21,8 +21,11 @@ struct fuzz_coverage {
 	unsigned possible, met;
 	uint64_t rarest; /* how often the rarest of those met was */
 };
-void fuzz_pairs_coverage(const struct fuzz_pairs *pairs, enum fuzz_against against, struct fuzz_coverage *coverage);
+/* fuzz_pairs_coverage - @pressure: as for fuzz_op_possible(). */
+void fuzz_pairs_coverage(const struct fuzz_pairs *pairs, enum fuzz_against against, unsigned pressure,
+			 struct fuzz_coverage *coverage);
 /* fuzz_pair_possible - whether programs for @against can have @second after @first on a page. */
-bool fuzz_pair_possible(enum fuzz_op_kind first, enum fuzz_op_kind second, enum fuzz_against against);
+bool fuzz_pair_possible(enum fuzz_op_kind first, enum fuzz_op_kind second, enum fuzz_against against,
+			unsigned pressure);
 
 #endif

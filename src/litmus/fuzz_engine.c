@@ -15,24 +15,38 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RAM_BYTES (UINT64_C(4) << 20)
+#define RAM_BYTES   (UINT64_C(4) << 20)
+#define SMALL_BYTES ((uint64_t)FUZZ_SMALL_FRAMES * UCOW_PAGE_SIZE)
 /*
  * Statements; after each such one, and after the last, the machine is checked. By their number, so that a program
  * shows the same whenever it is run.
  */
 #define CHECK_EVERY 4
 
+/* A machine that many tests use, with plenty of memory or, but for some frames, held by somebody else. */
+struct ground {
+	struct ucow_machine *machine;
+	unsigned room;
+	const char *ram; /* where frame 0 lies */
+	struct ucow_mm *holder;
+	struct ucow_page *held[SMALL_BYTES / UCOW_PAGE_SIZE];
+	size_t nheld;
+};
+enum { GROUNDS = 4 };
+
 struct subject {
 	struct fuzz_subject subject;
+	struct ground *grounds[GROUNDS], *ground; /* the first has plenty */
+	uint64_t tally[FUZZ_TALLIES], counted[FUZZ_TALLIES];
 	struct run_options options;
 	struct run_result result;
 	struct engine engine;
 	const struct stmt *volatile at[1];
 	const struct fuzz_test *test;
-	const char *ram; /* where frame 0 lies */
-	bool is_last;    /* the statement is the test's last one */
-	union engine_object objects[FUZZ_PROCESSES + FUZZ_PAGES + FUZZ_HANDLES + FUZZ_FILES];
-	struct ucow_cpu *cpus[FUZZ_PROCESSES + FUZZ_PAGES + FUZZ_HANDLES + FUZZ_FILES];
+	bool may_run_out;
+	bool is_last; /* the statement is the test's last one */
+	union engine_object objects[FUZZ_PROCESSES + FUZZ_PAGES + FUZZ_HANDLES + FUZZ_FILES + FUZZ_GROUPS];
+	struct ucow_cpu *cpus[FUZZ_PROCESSES + FUZZ_PAGES + FUZZ_HANDLES + FUZZ_FILES + FUZZ_GROUPS];
 };
 
 static struct subject *own(struct fuzz_subject *subject)
@@ -98,7 +112,7 @@ static void look_at_entry(struct subject *s, struct ucow_mm *mm, uint64_t va, st
 		return;
 	page->has_bytes = true;
 	if (page->frame)
-		take_window(page->bytes, s->ram + info.pfn * UCOW_PAGE_SIZE);
+		take_window(page->bytes, s->ground->ram + info.pfn * UCOW_PAGE_SIZE);
 	else
 		memset(page->bytes, 0, FUZZ_WINDOW);
 }
@@ -149,6 +163,16 @@ static void look_at_file(struct subject *s, unsigned number, struct fuzz_file *s
 		take_window(shown->bytes[i], (const char *)file->bytes + i * UCOW_PAGE_SIZE);
 }
 
+static uint64_t usage_of(const struct subject *s, unsigned number)
+{
+	struct ucow_memcg *group = s->objects[s->test->layout.group[number]].group;
+	struct ucow_memcg_stat stat = {0};
+
+	if (group)
+		ucow_memcg_stat(group, &stat);
+	return stat.usage;
+}
+
 static void look(struct subject *s, struct fuzz_view *view)
 {
 	const struct fuzz_layout *layout = &s->test->layout;
@@ -162,6 +186,169 @@ static void look(struct subject *s, struct fuzz_view *view)
 		look_at_handle(s, handle, &view->held[handle]);
 	for (unsigned file = 0; file < layout->nfiles; file++)
 		look_at_file(s, file, &view->files[file]);
+	for (unsigned group = 0; group < layout->ngroups; group++)
+		view->usage[group] = usage_of(s, group);
+}
+
+/* ---- running out of memory ---- */
+
+/* How often an operation found none, with what could be reclaimed. */
+static uint64_t count_shortages(const struct subject *s)
+{
+	uint64_t n = ucow_machine_counter(s->engine.machine, UCOW_COUNTER_FAULT_NOMEM);
+
+	for (unsigned i = 0; i < s->test->layout.ngroups; i++) {
+		struct ucow_memcg *group = s->objects[s->test->layout.group[i]].group;
+		struct ucow_memcg_stat stat = {0};
+
+		if (group)
+			ucow_memcg_stat(group, &stat);
+		n += stat.oom_events;
+	}
+	return n;
+}
+
+/*
+ * Who found no memory says so, and is not compared any further: so take all that can be had now, of the groups that
+ * refused, or of the machine if none did.
+ */
+static unsigned reclaim_rest(struct subject *s)
+{
+	long freed = 0;
+	bool any = false;
+
+	for (unsigned i = 0; i < s->test->layout.ngroups; i++) {
+		struct ucow_memcg *group = s->objects[s->test->layout.group[i]].group;
+		struct ucow_memcg_stat stat = {0};
+
+		if (group)
+			ucow_memcg_stat(group, &stat);
+		if (!stat.oom_events)
+			continue;
+		any = true;
+		freed = ucow_reclaim(s->engine.machine, group, SMALL_BYTES);
+	}
+	if (!any)
+		freed = ucow_reclaim(s->engine.machine, NULL, SMALL_BYTES);
+	return freed > 0 ? (unsigned)freed : 0;
+}
+
+/* ---- machines ---- */
+
+static int make_machine(const struct subject *s, struct ground *ground)
+{
+	struct ucow_machine_options options = {
+		.size = sizeof(options),
+		.ram_bytes = ground->room ? SMALL_BYTES : RAM_BYTES,
+		.policy = s->options.policy,
+		.fork_mode = s->options.fork,
+		.flags = UCOW_MACHINE_POISON,
+	};
+
+	return ucow_machine_create(&options, &ground->machine);
+}
+
+/* The address of a page's bytes, less its number. */
+static int find_ram(struct ground *ground)
+{
+	struct ucow_entry_info info;
+	struct ucow_page *page;
+	struct ucow_mm *mm;
+	uint64_t va;
+	int error = ucow_mm_create(ground->machine, &mm);
+
+	if (error)
+		return error;
+	error = ucow_mmap(mm, 0, UCOW_PAGE_SIZE, UCOW_PROT_READ | UCOW_PROT_WRITE, UCOW_MAP_PRIVATE | UCOW_MAP_POPULATE,
+			  &va);
+	if (!error)
+		error = ucow_lookup_page(mm, va, &page);
+	if (!error) {
+		ucow_query(mm, va, &info);
+		ground->ram = (const char *)ucow_page_address(page) - info.pfn * UCOW_PAGE_SIZE;
+		ucow_put_pages(&page, 1);
+	}
+	return ucow_mm_destroy(mm) ? -EBUSY : error;
+}
+
+static size_t frames_left(const struct ground *ground)
+{
+	struct ucow_machine_stat stat;
+
+	ucow_machine_stat(ground->machine, &stat);
+	return stat.ram_pages - stat.used_pages;
+}
+
+/* Somebody pins all frames but so many. Without a swap device, so that no list has them and no reclaim looks at them.
+ */
+static int hold_the_rest(struct ground *ground)
+{
+	uint64_t va;
+	long taken = 0;
+	int error = ucow_mm_create(ground->machine, &ground->holder);
+
+	if (!error)
+		error = ucow_mmap(ground->holder, 0, SMALL_BYTES, UCOW_PROT_READ | UCOW_PROT_WRITE, UCOW_MAP_PRIVATE,
+				  &va);
+	while (!error && taken >= 0 && frames_left(ground) > ground->room) {
+		taken = ucow_pin_user_pages_remote(ground->holder, va + ground->nheld * UCOW_PAGE_SIZE, 1,
+						   UCOW_FOLL_WRITE | UCOW_FOLL_LONGTERM, &ground->held[ground->nheld]);
+		ground->nheld += taken > 0;
+	}
+	return taken < 0 ? (int)taken : error;
+}
+
+/* What cannot be given back is left. */
+static void drop_ground(struct ground *ground)
+{
+	if (ground->nheld)
+		ucow_unpin_user_pages(ground->held, ground->nheld);
+	if (ground->holder)
+		(void)ucow_mm_destroy(ground->holder);
+	if (ground->machine)
+		(void)ucow_machine_destroy(ground->machine);
+	free(ground);
+}
+
+static int make_ground(const struct subject *s, unsigned room, struct ground **made)
+{
+	struct ground *ground = calloc(1, sizeof(*ground));
+	int error;
+
+	if (!ground)
+		return -ENOMEM;
+	ground->room = room;
+	error = make_machine(s, ground);
+	if (!error)
+		error = find_ram(ground);
+	if (!error && room)
+		error = hold_the_rest(ground);
+	if (error)
+		drop_ground(ground);
+	else
+		*made = ground;
+	return error;
+}
+
+/* One that is there, or a new one, in the place of the last if there is no other. */
+static int choose_ground(struct subject *s, unsigned room)
+{
+	unsigned i = room ? 1 : 0;
+
+	while (i < GROUNDS - 1 && s->grounds[i] && s->grounds[i]->room != room)
+		i++;
+	if (s->grounds[i] && s->grounds[i]->room != room) {
+		drop_ground(s->grounds[i]);
+		s->grounds[i] = NULL;
+	}
+	if (!s->grounds[i]) {
+		int error = make_ground(s, room, &s->grounds[i]);
+
+		if (error)
+			return error;
+	}
+	s->ground = s->grounds[i];
+	return 0;
 }
 
 /* ---- stepping ---- */
@@ -172,13 +359,38 @@ static int wrong(const char *what, const char *detail, char *why, size_t size)
 	return -EIO;
 }
 
+static void count_tally(const struct subject *s, uint64_t counts[FUZZ_TALLIES])
+{
+	static const unsigned counters[FUZZ_TALLIES] = {
+#define FUZZ_TALLY_COUNTER(id, name, counter) [id] = UCOW_COUNTER_##counter,
+		FUZZ_TALLY(FUZZ_TALLY_COUNTER)
+#undef FUZZ_TALLY_COUNTER
+	};
+
+	for (unsigned i = 0; i < FUZZ_TALLIES; i++)
+		counts[i] = ucow_machine_counter(s->ground->machine, counters[i]);
+}
+
+static void add_tally(struct subject *s)
+{
+	uint64_t now[FUZZ_TALLIES];
+
+	count_tally(s, now);
+	for (unsigned i = 0; i < FUZZ_TALLIES; i++)
+		s->tally[i] += now[i] - s->counted[i];
+}
+
 static int begin(struct fuzz_subject *subject, const struct fuzz_test *test, char *why, size_t size)
 {
 	struct subject *s = own(subject);
-	struct ucow_machine *machine = s->engine.machine;
-	int error;
+	struct ucow_machine *machine;
+	int error = choose_ground(s, test->room);
 
+	if (error)
+		return wrong("no machine", litmus_error_name(-error), why, size);
+	machine = s->ground->machine;
 	s->test = test;
+	s->may_run_out = fuzz_may_run_out(test);
 	s->result = (struct run_result){0};
 	memset(s->objects, 0, sizeof(s->objects[0]) * test->litmus->nnames);
 	memset(s->cpus, 0, sizeof(s->cpus[0]) * test->litmus->nnames);
@@ -193,6 +405,7 @@ static int begin(struct fuzz_subject *subject, const struct fuzz_test *test, cha
 	};
 	engine_set_current(&s->engine);
 	ucow_machine_stat(machine, &s->engine.fresh);
+	count_tally(s, s->counted);
 	if (!engine_begin_pressure(&s->engine))
 		return wrong("no swap", s->result.reason, why, size);
 	error = ucow_mm_create(machine, &s->objects[0].process.mm);
@@ -213,6 +426,7 @@ static int step(struct fuzz_subject *subject, size_t i, struct fuzz_view *view, 
 	const struct engine_handle *handle = &s->objects[stmt->name >= 0 ? stmt->name : 0].handle;
 	bool takes = stmt->kind == STMT_PIN || stmt->kind == STMT_GET || stmt->kind == STMT_SPLICE;
 	uint64_t faults = ucow_machine_counter(s->engine.machine, UCOW_COUNTER_FAULTS);
+	uint64_t shortages = count_shortages(s);
 
 	engine_at(&s->engine, stmt);
 	s->engine.stored = 0;
@@ -226,6 +440,8 @@ static int step(struct fuzz_subject *subject, size_t i, struct fuzz_view *view, 
 		return wrong("the runner", s->result.reason, why, size);
 	ucow_machine_synchronize(s->engine.machine);
 	look(s, view);
+	view->ran_out = view->outcome == ENOMEM || count_shortages(s) != shortages;
+	view->reclaimable = view->ran_out && s->may_run_out ? reclaim_rest(s) : 0;
 	return i % CHECK_EVERY ? 0 : check_machine(s, why, size);
 }
 
@@ -246,21 +462,6 @@ static int check_balance(struct subject *s, char *why, size_t size)
 	return now.gets != fresh->gets || now.pins != fresh->pins ? wrong("left behind", "references", why, size) : 0;
 }
 
-static int make_machine(struct subject *s)
-{
-	struct ucow_machine_options options = {
-		.size = sizeof(options),
-		.ram_bytes = RAM_BYTES,
-		.policy = s->options.policy,
-		.fork_mode = s->options.fork,
-		.flags = UCOW_MACHINE_POISON,
-	};
-
-	return ucow_machine_create(&options, &s->engine.machine);
-}
-
-static int find_ram(struct subject *s);
-
 static void left_behind(struct engine *engine, const char *what)
 {
 	run_result_error(engine->result, NULL, "left behind: %s", what);
@@ -274,6 +475,15 @@ static int settle_swap(struct subject *s, char *why, size_t size)
 	if (engine_swapoff(&s->engine, NULL))
 		return wrong("swapoff", "failed at the end", why, size);
 	return s->result.verdict == VERDICT_PASS ? 0 : wrong("the end", s->result.reason, why, size);
+}
+
+static void forget_ground(struct subject *s)
+{
+	for (unsigned i = 0; i < GROUNDS; i++)
+		if (s->grounds[i] == s->ground)
+			s->grounds[i] = NULL;
+	drop_ground(s->ground);
+	s->ground = NULL;
 }
 
 static int end(struct fuzz_subject *subject, char *why, size_t size)
@@ -292,9 +502,10 @@ static int end(struct fuzz_subject *subject, char *why, size_t size)
 	for (size_t i = 0; i < s->test->litmus->nnames; i++)
 		if (s->test->litmus->names[i].kind == NAME_FILE)
 			free(s->objects[i].file.bytes);
-	/* What is wrong with this machine is no fault of the next test. One that cannot be given back is left. */
-	if (error && (ucow_machine_destroy(s->engine.machine) || true) && (make_machine(s) || find_ram(s)))
-		abort();
+	add_tally(s);
+	/* What is wrong with this machine is no fault of the next test. */
+	if (error)
+		forget_ground(s);
 	return error;
 }
 
@@ -302,44 +513,22 @@ static void close_subject(struct fuzz_subject *subject)
 {
 	struct subject *s = own(subject);
 
-	if (s->engine.machine)
-		(void)ucow_machine_destroy(s->engine.machine);
+	for (unsigned i = 0; i < GROUNDS; i++)
+		if (s->grounds[i])
+			drop_ground(s->grounds[i]);
 	free(s);
-}
-
-/* The address of a page's bytes, less its number. */
-static int find_ram(struct subject *s)
-{
-	struct ucow_entry_info info;
-	struct ucow_page *page;
-	struct ucow_mm *mm;
-	uint64_t va;
-	int error = ucow_mm_create(s->engine.machine, &mm);
-
-	if (error)
-		return error;
-	error = ucow_mmap(mm, 0, UCOW_PAGE_SIZE, UCOW_PROT_READ | UCOW_PROT_WRITE, UCOW_MAP_PRIVATE | UCOW_MAP_POPULATE,
-			  &va);
-	if (!error)
-		error = ucow_lookup_page(mm, va, &page);
-	if (!error) {
-		ucow_query(mm, va, &info);
-		s->ram = (const char *)ucow_page_address(page) - info.pfn * UCOW_PAGE_SIZE;
-		ucow_put_pages(&page, 1);
-	}
-	return ucow_mm_destroy(mm) ? -EBUSY : error;
 }
 
 static const struct fuzz_subject_type types[] = {
 	[UCOW_FORK_EAGER] = {"eager",
 			     FUZZ_SEES_BYTES | FUZZ_SEES_MAPPED | FUZZ_SEES_PRESENT | FUZZ_SEES_FRAMES |
 				     FUZZ_SEES_EXCLUSIVE | FUZZ_SEES_MAPCOUNT | FUZZ_SEES_WP | FUZZ_SEES_FAULTS |
-				     FUZZ_SEES_OUTCOME,
+				     FUZZ_SEES_OUTCOME | FUZZ_SEES_USAGE,
 			     begin, step, end, close_subject},
-	[UCOW_FORK_TABLES] = {"tables", FUZZ_SEES_BYTES | FUZZ_SEES_MAPPED | FUZZ_SEES_OUTCOME, begin, step, end,
-			      close_subject},
-	[UCOW_FORK_LAZY] = {"lazy", FUZZ_SEES_BYTES | FUZZ_SEES_MAPPED | FUZZ_SEES_OUTCOME, begin, step, end,
-			    close_subject},
+	[UCOW_FORK_TABLES] = {"tables", FUZZ_SEES_BYTES | FUZZ_SEES_MAPPED | FUZZ_SEES_OUTCOME | FUZZ_SEES_USAGE, begin,
+			      step, end, close_subject},
+	[UCOW_FORK_LAZY] = {"lazy", FUZZ_SEES_BYTES | FUZZ_SEES_MAPPED | FUZZ_SEES_OUTCOME | FUZZ_SEES_USAGE, begin,
+			    step, end, close_subject},
 };
 
 int fuzz_engine_open(int mode, struct fuzz_subject **subject)
@@ -351,9 +540,8 @@ int fuzz_engine_open(int mode, struct fuzz_subject **subject)
 		return -ENOMEM;
 	s->subject.type = &types[mode];
 	s->options = (struct run_options){.policy = UCOW_POLICY_EXCLUSIVE, .fork = (enum ucow_fork_mode)mode};
-	error = make_machine(s);
-	if (!error)
-		error = find_ram(s);
+	s->subject.tally = s->tally;
+	error = choose_ground(s, 0);
 	if (error) {
 		close_subject(&s->subject);
 		return error;

@@ -31,10 +31,15 @@ struct subject {
 	 * wipeonfork).
 	 */
 	bool stored[FUZZ_PROCESSES][FUZZ_PAGES];
-	bool promised[FUZZ_HANDLES][FUZZ_HANDLE_PAGES]; /* by plain references: what they see */
+	/*
+	 * What a handle sees, by plain references; and by short read pins, which may have met the zero page where a
+	 * page may have gone, or have been merged with it.
+	 */
+	bool promised[FUZZ_HANDLES][FUZZ_HANDLE_PAGES];
 	struct {
 		unsigned npages;
 		uint8_t bytes[FUZZ_FILE_PAGES][MODEL_PAGE];
+		uint8_t loose[FUZZ_FILE_PAGES][MODEL_PAGE]; /* as in struct model_bytes */
 	} files[FUZZ_FILES];
 };
 
@@ -172,6 +177,8 @@ static int do_advise(struct doing *d)
 		return -model_covered(d->space, d->vpn, d->npages);
 	if (!words[d->stmt->advice].known)
 		return -EOPNOTSUPP;
+	for (uint64_t i = 0; d->stmt->advice == ADVICE_FREE && d->s->model.drops_freed && i < d->npages; i++)
+		d->s->stored[d->process][page_number(d->vpn + i)] = false;
 	return -model_madvise(&d->s->model, d->process, d->vpn, d->npages, words[d->stmt->advice].advice);
 }
 
@@ -238,7 +245,7 @@ static int do_child(struct doing *d)
 	model_fork(&d->s->model, d->process, child);
 	memset(d->s->stored[d->process], 0, sizeof(d->s->stored[0]));
 	for (unsigned i = 0; i < FUZZ_HANDLES; i++)
-		if (d->s->model.handles[i].space_id == d->space->id)
+		if (d->s->model.handles[i].space_id == d->space->id && !d->s->model.handles[i].pin)
 			memset(d->s->promised[i], 0, sizeof(d->s->promised[i]));
 	d->s->model.spaces[child].read_only = d->stmt->kind == STMT_SNAPSHOT;
 	return 0;
@@ -257,8 +264,23 @@ static int do_numa_hint(struct doing *d)
 
 /* ---- references ---- */
 
+/* Whether the page may be the zero page by now: nobody has stored to it since it might have become that. */
+static bool may_be_zero_page(const struct doing *d, uint64_t vpn)
+{
+	const struct model_page *page = model_find(d->space, vpn);
+	const uint8_t *bytes = model_content(&d->s->model, page), *loose = model_loose(page);
+
+	if (page->object || d->s->stored[d->process][page_number(vpn)])
+		return false;
+	for (unsigned i = 0; i < MODEL_PAGE; i++)
+		if (bytes[i] && !(loose && loose[i]))
+			return false;
+	return true;
+}
+
 static int do_take(struct doing *d)
 {
+	bool short_read = d->stmt->kind == STMT_PIN && !(d->stmt->options & (GUP_OPT_WRITE | GUP_OPT_LONGTERM));
 	bool write = d->stmt->options & GUP_OPT_WRITE && d->stmt->kind != STMT_SPLICE;
 	bool force = d->stmt->options & GUP_OPT_FORCE && d->stmt->kind != STMT_SPLICE;
 	unsigned handle = handle_index(d->s, d->stmt->name);
@@ -271,7 +293,9 @@ static int do_take(struct doing *d)
 	d->s->offsets[handle] = d->stmt->place.offset;
 	for (long i = 0; i < taken; i++) {
 		d->s->stored[d->process][page_number(d->vpn + (uint64_t)i)] |= write;
-		d->s->promised[handle][i] = d->s->stored[d->process][page_number(d->vpn + (uint64_t)i)];
+		d->s->promised[handle][i] = d->stmt->kind == STMT_PIN
+						    ? !short_read || !may_be_zero_page(d, d->vpn + (uint64_t)i)
+						    : d->s->stored[d->process][page_number(d->vpn + (uint64_t)i)];
 	}
 	d->view->pages_taken = taken > 0 ? (uint64_t)taken : 0;
 	return taken > 0 ? 0 : EFAULT;
@@ -339,12 +363,17 @@ static void transfer(struct doing *d, unsigned spare, bool to_file)
 
 		if (at >= d->s->files[file].npages)
 			break;
-		if (to_file)
+		if (to_file) {
 			memcpy(d->s->files[file].bytes[at] + offset, handle->bytes[i]->data + offset,
 			       MODEL_PAGE - offset);
-		else
+			model_get_loose(handle->bytes[i], offset, d->s->files[file].loose[at] + offset,
+					MODEL_PAGE - offset);
+		} else {
 			memcpy(handle->bytes[i]->data + offset, d->s->files[file].bytes[at] + offset,
 			       MODEL_PAGE - offset);
+			model_put_loose(handle->bytes[i], offset, d->s->files[file].loose[at] + offset,
+					MODEL_PAGE - offset);
+		}
 	}
 }
 
@@ -404,6 +433,8 @@ static flat_step *const steps[STMT_KIND_COUNT] = {
 	[STMT_RECLAIM] = do_nothing,
 	[STMT_SWAPOFF] = do_nothing,
 	[STMT_KSM_MERGE] = do_merge,
+	[STMT_CGROUP] = do_nothing,
+	[STMT_JOIN] = do_nothing,
 };
 
 /* ---- looking ---- */
@@ -416,6 +447,19 @@ static void take_window(uint8_t window[FUZZ_WINDOW], const uint8_t *bytes)
 		memcpy(window + spot * FUZZ_TEXT, bytes + offsets[spot], FUZZ_TEXT);
 }
 
+static uint64_t take_loose(const uint8_t *loose)
+{
+	uint8_t window[FUZZ_WINDOW];
+	uint64_t bits = 0;
+
+	if (!loose)
+		return 0;
+	take_window(window, loose);
+	for (unsigned i = 0; i < FUZZ_WINDOW; i++)
+		bits |= (uint64_t)window[i] << i;
+	return bits;
+}
+
 static void look_at_page(const struct subject *s, const struct model_page *page, struct fuzz_page *shown)
 {
 	shown->mapped = true;
@@ -425,6 +469,7 @@ static void look_at_page(const struct subject *s, const struct model_page *page,
 							  : true;
 	if (shown->has_bytes)
 		take_window(shown->bytes, model_content(&s->model, page));
+	shown->loose = take_loose(model_loose(page));
 }
 
 static void look_at_space(struct subject *s, unsigned process, struct fuzz_page *shown)
@@ -448,8 +493,9 @@ static void look_at_handle(const struct subject *s, unsigned number, struct fuzz
 	shown->bound = handle->live;
 	shown->npages = handle->live ? handle->npages : 0;
 	for (unsigned i = 0; i < shown->npages; i++) {
-		shown->has_bytes[i] = handle->pin || (!handle->frozen[i] && s->promised[number][i]);
+		shown->has_bytes[i] = s->promised[number][i] && (handle->pin || !handle->frozen[i]);
 		take_window(shown->bytes[i], handle->bytes[i]->data);
+		shown->loose[i] = take_loose(handle->bytes[i]->loose);
 	}
 }
 
@@ -466,8 +512,10 @@ static void look(struct subject *s, struct fuzz_view *view)
 		look_at_handle(s, handle, &view->held[handle]);
 	for (unsigned file = 0; file < layout->nfiles; file++) {
 		view->files[file].npages = s->files[file].npages;
-		for (unsigned i = 0; i < s->files[file].npages; i++)
+		for (unsigned i = 0; i < s->files[file].npages; i++) {
 			take_window(view->files[file].bytes[i], s->files[file].bytes[i]);
+			view->files[file].loose[i] = take_loose(s->files[file].loose[i]);
+		}
 	}
 }
 
@@ -484,6 +532,7 @@ static int begin(struct fuzz_subject *subject, const struct fuzz_test *test, cha
 	memset(s->stored, 0, sizeof(s->stored));
 	memset(s->stored[0], 1, sizeof(s->stored[0]));
 	model_init(&s->model);
+	s->model.drops_freed = test->litmus->needs & NEED_SWAP || fuzz_may_run_out(test);
 	model_create(&s->model, 0);
 	return 0;
 }

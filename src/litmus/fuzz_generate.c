@@ -22,24 +22,33 @@ const char *fuzz_op_name(enum fuzz_op_kind kind)
 	return kinds[kind].name;
 }
 
-bool fuzz_op_possible(enum fuzz_op_kind kind, enum fuzz_against against)
+unsigned fuzz_op_pressure(enum fuzz_op_kind kind)
 {
-	return against == FUZZ_AGAINST_MODES || kinds[kind].on_kernel;
+	if (kind == FUZZ_OP_PAGEOUT || kind == FUZZ_OP_RECLAIM || kind == FUZZ_OP_SWAPOFF)
+		return FUZZ_P_SWAP;
+	if (kind == FUZZ_OP_MERGEABLE || kind == FUZZ_OP_KSM_MERGE)
+		return FUZZ_P_MERGING;
+	return kind == FUZZ_OP_CGROUP || kind == FUZZ_OP_JOIN || kind == FUZZ_OP_FORK_INTO ? FUZZ_P_GROUPS : 0;
+}
+
+/* The swap file that a campaign has on a kernel is everybody's: nobody switches it off. */
+bool fuzz_op_possible(enum fuzz_op_kind kind, enum fuzz_against against, unsigned pressure)
+{
+	return against == FUZZ_AGAINST_MODES || kinds[kind].on_kernel ||
+	       (kind != FUZZ_OP_SWAPOFF && fuzz_op_pressure(kind) & pressure);
 }
 
 bool fuzz_op_presses(enum fuzz_op_kind kind)
 {
-	return kind >= FUZZ_OP_PAGEOUT && kind <= FUZZ_OP_KSM_MERGE;
+	return fuzz_op_pressure(kind) & (FUZZ_P_SWAP | FUZZ_P_MERGING);
 }
 
 bool fuzz_program_has(const struct fuzz_program *program, enum fuzz_op_kind kind)
 {
-	if (program->with_swap && (kind == FUZZ_OP_PAGEOUT || kind == FUZZ_OP_RECLAIM))
-		return true;
 	/* io_uring releases fixed buffers without marking them dirty: what a device wrote may be dropped as clean. */
-	if (program->with_swap && kind == FUZZ_OP_DEVICE_WRITE)
+	if (program->against == FUZZ_AGAINST_KERNEL && program->pressure & FUZZ_P_SWAP && kind == FUZZ_OP_DEVICE_WRITE)
 		return false;
-	return fuzz_op_possible(kind, program->against);
+	return fuzz_op_possible(kind, program->against, program->pressure);
 }
 
 /* ---- chance ---- */
@@ -50,7 +59,7 @@ struct taste {
 	const struct fuzz_program *program;
 	enum fuzz_against against;
 	bool family;
-	bool pressed;        /* memory is short */
+	bool alike;          /* pages are to be equal */
 	unsigned spread;     /* most operations are on the first pages */
 	unsigned hot[2];     /* and most of those on these */
 	struct fuzz_op last; /* the operation before */
@@ -75,11 +84,15 @@ static bool chance(struct taste *taste, unsigned percent)
 	return below(taste, 100) < percent;
 }
 
+/* Merging takes an advice and a merge, between two stores: many of them, for some to meet. */
 static unsigned weight_of(const struct taste *taste, unsigned kind)
 {
-	if (!fuzz_program_has(taste->program, kind) || (fuzz_op_presses(kind) && !taste->pressed))
+	unsigned weight;
+
+	if (!fuzz_program_has(taste->program, kind) || fuzz_op_pressure(kind) & ~taste->program->pressure)
 		return 0;
-	return taste->family ? kinds[kind].family_weight : kinds[kind].weight;
+	weight = taste->family ? kinds[kind].family_weight : kinds[kind].weight;
+	return taste->alike && fuzz_op_pressure(kind) == FUZZ_P_MERGING ? 4 * weight : weight;
 }
 
 static enum fuzz_op_kind draw_kind(struct taste *taste)
@@ -112,7 +125,7 @@ static unsigned draw_npages(struct taste *taste, enum fuzz_op_kind kind)
 {
 	if (kind == FUZZ_OP_MAP)
 		return below(taste, chance(taste, 70) ? 3 : 8);
-	if (chance(taste, 60))
+	if (chance(taste, taste->alike && kind == FUZZ_OP_WRITE ? 20 : 60))
 		return 0;
 	return below(taste, chance(taste, 70) ? 3 : 8);
 }
@@ -162,23 +175,51 @@ static struct fuzz_op first_op(struct taste *taste)
 				.flags = chance(taste, 10) ? FUZZ_F_SHARED : 0};
 }
 
-/* Whether a program has pressure, of a chance of its own: the others of a seed stay as they are without it. */
-static bool is_pressed(uint64_t seed, unsigned one_of)
+/* Whether a program has @what, of a chance of its own: the others of a seed stay as they are without it. */
+static bool is_one_of(uint64_t seed, unsigned what, unsigned n)
 {
-	return next(&(struct taste){.state = ~seed}) % one_of == 1;
+	return next(&(struct taste){.state = ~seed - what}) % n == 1;
 }
 
-static void generate(struct fuzz_program *program, uint64_t seed, unsigned nops, enum fuzz_against against,
-		     bool pressed)
-{
-	struct taste taste = {.state = seed, .against = against, .pressed = pressed, .program = program};
+/* Of those with swap, half merge pages, one of four has groups, and one of six too little memory for what it does. */
+static const unsigned rooms[] = {10, 16, 28};
 
-	*program = (struct fuzz_program){.seed = seed, .against = against};
-	program->with_swap = pressed && against == FUZZ_AGAINST_KERNEL;
+static void press_modes(struct fuzz_program *program, uint64_t seed)
+{
+	bool pressed = is_one_of(seed, 0, 2);
+
+	if (pressed)
+		program->pressure |= FUZZ_P_SWAP;
+	if (pressed && is_one_of(seed, 1, 2))
+		program->pressure |= FUZZ_P_MERGING;
+	if (is_one_of(seed, 2, pressed ? 4 : 10))
+		program->pressure |= FUZZ_P_GROUPS;
+	if (pressed && is_one_of(seed, 3, 6))
+		program->room = rooms[seed % 3];
+}
+
+static void press_kernel(struct fuzz_program *program, uint64_t seed, unsigned possible)
+{
+	if (is_one_of(seed, 0, 4))
+		program->pressure |= FUZZ_P_SWAP;
+	if (is_one_of(seed, 1, 12))
+		program->pressure |= FUZZ_P_MERGING;
+	if (is_one_of(seed, 2, 12))
+		program->pressure |= FUZZ_P_GROUPS;
+	program->pressure &= possible;
+}
+
+static void generate(struct fuzz_program *program, unsigned nops)
+{
+	struct taste taste = {.state = program->seed, .against = program->against, .program = program};
+
 	program->nops = nops < FUZZ_OPS_MAX ? nops : FUZZ_OPS_MAX;
 	program->looks = chance(&taste, 30);
 	taste.family = chance(&taste, 40);
 	taste.spread = 1 + below(&taste, chance(&taste, 60) ? 4 : 8);
+	taste.alike = program->pressure & FUZZ_P_MERGING;
+	if (taste.alike && taste.spread < 4)
+		taste.spread = 4;
 	taste.hot[0] = below(&taste, taste.spread);
 	taste.hot[1] = below(&taste, taste.spread);
 	for (unsigned i = 0; i < program->nops; i++)
@@ -187,12 +228,17 @@ static void generate(struct fuzz_program *program, uint64_t seed, unsigned nops,
 
 void fuzz_generate(struct fuzz_program *program, uint64_t seed, unsigned nops, enum fuzz_against against)
 {
-	generate(program, seed, nops, against, against == FUZZ_AGAINST_MODES && is_pressed(seed, 2));
+	*program = (struct fuzz_program){.seed = seed, .against = against};
+	if (against == FUZZ_AGAINST_MODES)
+		press_modes(program, seed);
+	generate(program, nops);
 }
 
-void fuzz_generate_with_swap(struct fuzz_program *program, uint64_t seed, unsigned nops)
+void fuzz_generate_pressed(struct fuzz_program *program, uint64_t seed, unsigned nops, unsigned possible)
 {
-	generate(program, seed, nops, FUZZ_AGAINST_KERNEL, is_pressed(seed, 4));
+	*program = (struct fuzz_program){.seed = seed, .against = FUZZ_AGAINST_KERNEL};
+	press_kernel(program, seed, possible);
+	generate(program, nops);
 }
 
 /* The first byte is for the program as a whole. */
@@ -204,6 +250,10 @@ void fuzz_from_bytes(struct fuzz_program *program, const uint8_t *bytes, size_t 
 	*program = (struct fuzz_program){.against = against};
 	program->nops = nops < FUZZ_OPS_MAX ? (unsigned)nops : FUZZ_OPS_MAX;
 	program->looks = nbytes && bytes[0] & 1;
+	if (nbytes && against == FUZZ_AGAINST_MODES && bytes[0] & 2)
+		program->pressure = FUZZ_P_MERGING;
+	if (nbytes && against == FUZZ_AGAINST_MODES && bytes[0] & 4)
+		program->room = rooms[bytes[0] / 8 % 3];
 	if (program->nops)
 		memcpy(program->ops, bytes + 1, program->nops * sizeof(struct fuzz_op));
 }

@@ -88,7 +88,8 @@ static json_t *json_missing(const struct campaign_options *options, const struct
 	for (unsigned first = 0; first < FUZZ_OP_KINDS; first++)
 		for (unsigned second = 0; second < FUZZ_OP_KINDS; second++)
 			if (!pairs->met[first][second] &&
-			    fuzz_pair_possible((enum fuzz_op_kind)first, (enum fuzz_op_kind)second, options->against))
+			    fuzz_pair_possible((enum fuzz_op_kind)first, (enum fuzz_op_kind)second, options->against,
+					       options->pressure))
 				array = append(array, json_pack("[s, s]", fuzz_op_name((enum fuzz_op_kind)first),
 								fuzz_op_name((enum fuzz_op_kind)second)));
 	return array;
@@ -98,7 +99,7 @@ static json_t *json_coverage(const struct campaign_options *options, const struc
 {
 	struct fuzz_coverage coverage;
 
-	fuzz_pairs_coverage(&result->pairs, options->against, &coverage);
+	fuzz_pairs_coverage(&result->pairs, options->against, options->pressure, &coverage);
 	return json_pack("{s:i, s:i, s:I, s:o}", "possible", (int)coverage.possible, "met", (int)coverage.met, "rarest",
 			 (json_int_t)coverage.rarest, "missing", json_missing(options, &result->pairs));
 }

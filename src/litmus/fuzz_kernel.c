@@ -192,6 +192,32 @@ static void place_regions(struct fuzz_kernel *kernel)
 	}
 }
 
+/* ---- what is the machine's ---- */
+
+/*
+ * The merger takes whatever it finds: as long as a program with equal pages runs, nobody else's does. What is charged
+ * can be told where nothing moves pages.
+ */
+static int take_machine(struct fuzz_kernel *kernel, unsigned needs)
+{
+	const uint64_t patience_ns = UINT64_C(60) * 1000000000;
+
+	kernel->run.known.n = 0;
+	kernel->run.counts_usage = needs & NEED_CGROUP && !(needs & (NEED_SWAP | NEED_KSM)) &&
+				   !kernel_blind_to_owners(&kernel->run.eyes);
+	if (!(needs & NEED_KSM))
+		return 0;
+	return facilities_lock(&kernel->locks, NEED_KSM, false, 0, kernel_now_ns() + patience_ns);
+}
+
+static void give_machine(struct fuzz_kernel *kernel)
+{
+	if (kernel->locks.ksm < 0)
+		return;
+	facilities_settle(NEED_KSM);
+	facilities_unlock(&kernel->locks);
+}
+
 /* ---- a test ---- */
 
 static int kernel_begin(struct fuzz_subject *subject, const struct fuzz_test *test, char *why, size_t size)
@@ -207,7 +233,9 @@ static int kernel_begin(struct fuzz_subject *subject, const struct fuzz_test *te
 	kernel->run.over = false;
 	kernel->migrated = count_migrations(kernel);
 	memset(kernel->files, 0, sizeof(kernel->files));
-	error = -kernel_make_objects(&kernel->run);
+	error = take_machine(kernel, test->litmus->needs);
+	if (!error)
+		error = -kernel_make_objects(&kernel->run);
 	if (!error) {
 		place_regions(kernel);
 		error = start_first(kernel);
@@ -289,6 +317,7 @@ static int kernel_end(struct fuzz_subject *subject, char *why, size_t size)
 	}
 	reap_strays(kernel);
 	kernel_drop_objects(&kernel->run);
+	give_machine(kernel);
 	kernel->test = NULL;
 	if (!all)
 		snprintf(why, size, "kernel: some process cannot be ended");
@@ -305,6 +334,7 @@ static void kernel_close(struct fuzz_subject *subject)
 	finish(&kernel->template);
 	kernel_close_groups(&kernel->run);
 	kernel_close_eyes(&kernel->run.eyes);
+	free(kernel->run.known.list);
 	if (kernel->vmstat >= 0)
 		close(kernel->vmstat);
 	if (kernel->scratch != MAP_FAILED)
@@ -337,6 +367,7 @@ static struct fuzz_kernel *make(void)
 	kernel->subject.type = &kernel->type;
 	kernel->options.timeout_seconds = SECONDS_A_STATEMENT;
 	kernel->template.channel = -1;
+	kernel->locks = (struct facility_locks){-1, -1};
 	kernel->vmstat = open("/proc/vmstat", O_RDONLY | O_CLOEXEC);
 	kernel->scratch = mmap(NULL, KERNEL_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	kernel->run.options = &kernel->options;

@@ -7,6 +7,7 @@
 #ifndef LITMUS_FUZZ_KERNEL_H
 #define LITMUS_FUZZ_KERNEL_H
 
+#include "facilities.h"
 #include "fuzz.h"
 #include "kernel.h"
 
@@ -30,6 +31,7 @@ struct fuzz_kernel {
 	struct kernel_run run;
 	struct run_options options;
 	struct run_result result;
+	struct facility_locks locks; /* while a test merges pages */
 	uint64_t window;
 	int vmstat;        /* -1: not readable */
 	uint64_t migrated; /* pages that the kernel had moved, or tried to, when the test began */

@@ -486,7 +486,7 @@ static int look_at_handle(struct fuzz_kernel *kernel, unsigned i, struct fuzz_he
 
 static int read_file(struct fuzz_kernel *kernel, unsigned i)
 {
-	int name = kernel->test->layout.file[i], fd = kernel->run.objects[name].file;
+	int name = kernel->test->layout.file[i], fd = kernel->run.objects[name].file.direct;
 	struct fuzz_file *file = &kernel->files[i];
 	ssize_t got;
 
@@ -506,6 +506,22 @@ static int read_file(struct fuzz_kernel *kernel, unsigned i)
 static bool may_change_files(const struct stmt *stmt)
 {
 	return stmt->kind == STMT_FILE || stmt->kind == STMT_DIRECT_OUT;
+}
+
+/* ---- groups ---- */
+
+static int look_at_groups(struct fuzz_kernel *kernel, struct fuzz_view *view)
+{
+	const struct fuzz_layout *layout = &kernel->test->layout;
+	int error = 0;
+
+	kernel_note_frames(&kernel->run);
+	for (unsigned i = 0; kernel->run.counts_usage && !error && i < layout->ngroups; i++) {
+		view->usage[i] = 0;
+		if (kernel->run.objects[layout->group[i]].group.inode)
+			error = kernel_count_usage(&kernel->run, layout->group[i], &view->usage[i]);
+	}
+	return error ? fuzz_kernel_fail(kernel, error, "who pays for pages") : 0;
 }
 
 /* ---- all ---- */
@@ -532,6 +548,8 @@ int fuzz_kernel_look(struct fuzz_kernel *kernel, size_t at, struct fuzz_view *vi
 	for (unsigned i = 0; !error && read_files && i < layout->nfiles; i++)
 		error = read_file(kernel, i);
 	memcpy(view->files, kernel->files, sizeof(view->files));
+	if (!error)
+		error = look_at_groups(kernel, view);
 	push_batches(kernel);
 	return error;
 }
@@ -563,5 +581,7 @@ unsigned fuzz_kernel_sees(const struct kernel_eyes *eyes)
 		sees |= FUZZ_SEES_PRESENT;
 	if (!kernel_blind_to_exclusive(eyes))
 		sees |= FUZZ_SEES_EXCLUSIVE;
+	if (!kernel_blind_to_owners(eyes))
+		sees |= FUZZ_SEES_USAGE;
 	return sees;
 }

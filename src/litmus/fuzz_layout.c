@@ -38,6 +38,7 @@ static bool add_name(struct fuzz_layout *layout, const struct name *name, size_t
 	case NAME_FILE:
 		return name->npages <= FUZZ_FILE_PAGES && add(&layout->nfiles, FUZZ_FILES, layout->file, index);
 	case NAME_CGROUP:
+		return add(&layout->ngroups, FUZZ_GROUPS, layout->group, index);
 	case NAME_UFFD:
 	case NAME_LOCK:
 		break;

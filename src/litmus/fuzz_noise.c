@@ -47,6 +47,68 @@ static bool is_old_move(const struct fuzz_test *test, const struct fuzz_divergen
 	       !strcmp(divergence->saw[1], "success") && !uname(&name) && fuzz_noise_is_before(name.release, 6, 17);
 }
 
+/* ---- merged pages ---- */
+
+static bool is_about_sharing(const struct fuzz_divergence *divergence)
+{
+	return !strcmp(divergence->what, "exclusive") || !strcmp(divergence->what, "mapcount") ||
+	       !strcmp(divergence->what, "frame") || !strcmp(divergence->what, FUZZ_COPY);
+}
+
+static bool holds(enum stmt_kind kind)
+{
+	return kind == STMT_PIN || kind == STMT_GET || kind == STMT_SPLICE;
+}
+
+/* Whether a merge, at or before the divergence, may have met a page that something held. */
+static bool is_after_held_merge(const struct fuzz_test *test, size_t at)
+{
+	bool held = false, merged = false;
+
+	for (size_t i = 0; i < test->litmus->nstmts && i <= at; i++) {
+		held |= holds(test->litmus->stmts[i].kind);
+		merged |= held && test->litmus->stmts[i].kind == STMT_KSM_MERGE;
+	}
+	return merged;
+}
+
+static bool is_at(const struct fuzz_test *test, const struct fuzz_divergence *divergence, enum stmt_kind kind)
+{
+	return divergence->at < test->litmus->nstmts && test->litmus->stmts[divergence->at].kind == kind;
+}
+
+/* It shows at once, in the frame, or later, in whether a store takes a fault. */
+static bool is_given_up(const struct fuzz_test *test, const struct fuzz_divergence *divergence)
+{
+	bool shows = is_at(test, divergence, STMT_KSM_MERGE) ? is_about_sharing(divergence)
+							     : !strcmp(divergence->what, "faults");
+
+	return shows && is_after_held_merge(test, divergence->at);
+}
+
+static bool is_merged_move(const struct fuzz_test *test, const struct fuzz_divergence *divergence)
+{
+	return test->litmus->needs & NEED_KSM && is_at(test, divergence, STMT_MOVE) &&
+	       (is_about_sharing(divergence) || !strcmp(divergence->what, "zero-page"));
+}
+
+static bool is_before(const struct fuzz_test *test, size_t at, enum stmt_kind kind)
+{
+	for (size_t i = 0; i < at && i < test->litmus->nstmts; i++)
+		if (test->litmus->stmts[i].kind == kind)
+			return true;
+	return false;
+}
+
+static bool is_for_others(const struct fuzz_test *test, const struct fuzz_divergence *divergence)
+{
+	bool unmerges = is_at(test, divergence, STMT_ADVISE) &&
+			test->litmus->stmts[divergence->at].advice == ADVICE_UNMERGEABLE;
+
+	return (unmerges || is_at(test, divergence, STMT_KSM_MERGE)) && is_about_sharing(divergence) &&
+	       is_before(test, divergence->at, STMT_KSM_MERGE) && is_before(test, divergence->at, STMT_FORK);
+}
+
 /* ---- migration ---- */
 
 /* The numbers that are told of a property called @what. */
@@ -112,8 +174,23 @@ static bool is_migration(struct fuzz_court *court, const struct fuzz_test *test,
 	       is_gone_when_quiet(court, test, divergence);
 }
 
+static int merging_noise(const struct fuzz_test *test, const struct fuzz_divergence *divergence)
+{
+	if (strcmp(divergence->subjects[0], "kernel") != 0)
+		return -1;
+	if (is_merged_move(test, divergence))
+		return FUZZ_NOISE_MOVED;
+	if (is_given_up(test, divergence))
+		return FUZZ_NOISE_GIVEN_UP;
+	return is_for_others(test, divergence) ? FUZZ_NOISE_OTHERS : -1;
+}
+
 int fuzz_noise(struct fuzz_court *court, const struct fuzz_test *test, const struct fuzz_divergence *divergence)
 {
+	int class = merging_noise(test, divergence);
+
+	if (class >= 0)
+		return class;
 	if (is_old_move(test, divergence))
 		return FUZZ_NOISE_MOVE;
 	return is_migration(court, test, divergence) ? FUZZ_NOISE_MIGRATION : -1;

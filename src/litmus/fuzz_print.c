@@ -17,6 +17,7 @@ enum {
 	PAGE_READ = 1 << 2,
 	PAGE_WRITE = 1 << 3,
 	PAGE_NOFORK = 1 << 4,
+	PAGE_MERGEABLE = 1 << 5,
 	PAGE_ACCESS = PAGE_READ | PAGE_WRITE,
 };
 
@@ -35,7 +36,8 @@ struct printer {
 	FILE *out;
 	enum fuzz_against against;
 	bool pressed; /* some operation is about memory that is short */
-	unsigned nprocesses, nregions, npages, nhandles, nfiles, ntexts;
+	bool alike;   /* pages are to be equal */
+	unsigned nprocesses, nregions, npages, nhandles, nfiles, ntexts, ngroups;
 	struct process processes[FUZZ_PROCESSES];
 	struct {
 		unsigned first, npages;
@@ -95,6 +97,20 @@ static void print_span(struct printer *pr, const struct span *span, unsigned off
 		fprintf(pr->out, "+%u", offset);
 }
 
+/* Where pages are to be equal: a text of one of these few, at the start of the page; now and then another one. */
+static bool is_alike(const struct printer *pr, const struct fuzz_op *op)
+{
+	return pr->alike && op->arg % 8 != 7;
+}
+
+static void print_alike(struct printer *pr, const struct fuzz_op *op)
+{
+	static const char *const texts[] = {"same", "same", "same", "zero", "else", "same", "zero"};
+	const char *text = texts[op->arg % 8];
+
+	fprintf(pr->out, "\"%s\"", *text == 'z' ? "\\x00\\x00\\x00\\x00" : text);
+}
+
 /*
  * Every text of a program is another one: a digit of 62, from the 63rd text on behind a mark, over and over up to the
  * length.
@@ -108,6 +124,10 @@ static void print_text(struct printer *pr, const struct fuzz_op *op)
 	unsigned nunit = 1;
 
 	_Static_assert(FUZZ_OPS_MAX + FUZZ_FILES <= 62 * sizeof(marks), "each text differs");
+	if (is_alike(pr, op)) {
+		print_alike(pr, op);
+		return;
+	}
 	if (number >= n) {
 		unit[1] = unit[0];
 		unit[0] = marks[number / n - 1];
@@ -176,18 +196,18 @@ static void cut_to_alike(const struct printer *pr, unsigned process, struct span
 	const uint8_t *pages = pr->processes[process].pages + span->first;
 	unsigned n = 1;
 
-	while (n < span->npages && !((pages[n] ^ pages[0]) & ~PAGE_NOFORK))
+	while (n < span->npages && !((pages[n] ^ pages[0]) & ~(PAGE_NOFORK | PAGE_MERGEABLE)))
 		n++;
 	span->npages = n;
 }
 
 /* Where in a page: an offset stands after one page only. */
-static unsigned choose_offset(const struct fuzz_op *op, const struct span *span)
+static unsigned choose_offset(const struct printer *pr, const struct fuzz_op *op, const struct span *span)
 {
 	static const unsigned offsets[FUZZ_SPOTS] = FUZZ_SPOT_OFFSETS;
 	unsigned number = op->text / FUZZ_TEXT % 4;
 
-	return span->npages > 1 || number >= FUZZ_SPOTS ? 0 : offsets[number];
+	return span->npages > 1 || number >= FUZZ_SPOTS || is_alike(pr, op) ? 0 : offsets[number];
 }
 
 static struct handle *choose_handle(struct printer *pr, unsigned number, unsigned kinds, bool writes)
@@ -329,8 +349,8 @@ static void print_advise(struct printer *pr, const struct fuzz_op *op, unsigned 
 
 	if (!choose_span(pr, op, process, 8, &span))
 		return;
-	/* Whether reclaim has dropped the contents by now, each machine decides for itself. */
-	if (word == FREE && pr->pressed)
+	/* Whether reclaim has dropped the contents by now, each machine decides for itself; the model allows both. */
+	if (word == FREE && pr->pressed && for_kernel(pr))
 		word = DONTNEED;
 	print_actor(pr, process, "advise");
 	print_span(pr, &span, 0);
@@ -404,9 +424,41 @@ static void print_pageout(struct printer *pr, const struct fuzz_op *op, unsigned
 	print_word(pr, op, process, op->arg % 4 ? "pageout" : "cold");
 }
 
+static void note_mergeable(struct printer *pr, unsigned process, const struct span *span, bool mergeable)
+{
+	uint8_t *pages = pr->processes[process].pages + span->first;
+
+	for (unsigned i = 0; i < span->npages && !pr->processes[process].is_snapshot; i++)
+		pages[i] = (uint8_t)((pages[i] & ~PAGE_MERGEABLE) | (mergeable ? PAGE_MERGEABLE : 0));
+}
+
 static void print_mergeable(struct printer *pr, const struct fuzz_op *op, unsigned process)
 {
-	print_word(pr, op, process, op->arg % 4 ? "mergeable" : "unmergeable");
+	bool mergeable = op->arg % 4;
+	struct span span;
+
+	if (!choose_span(pr, op, process, 8, &span))
+		return;
+	print_word(pr, op, process, mergeable ? "mergeable" : "unmergeable");
+	note_mergeable(pr, process, &span, mergeable);
+}
+
+/* A merge finds nothing where nobody has advised it: so somebody does, of a whole region. */
+static void print_advised(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	struct span span;
+
+	if (!choose_span(pr, op, process, 1, &span) || pr->processes[process].is_snapshot)
+		return;
+	span.first = pr->regions[span.region].first;
+	span.npages = pr->regions[span.region].npages;
+	for (unsigned i = 0; i < span.npages; i++)
+		if (pr->processes[process].pages[span.first + i] & PAGE_MERGEABLE)
+			return;
+	print_actor(pr, process, "advise");
+	print_span(pr, &span, 0);
+	fprintf(pr->out, " mergeable\n");
+	note_mergeable(pr, process, &span, true);
 }
 
 /* A few pages, or all that can be had. */
@@ -427,7 +479,7 @@ static void print_swapoff(struct printer *pr, const struct fuzz_op *op, unsigned
 
 static void print_ksm_merge(struct printer *pr, const struct fuzz_op *op, unsigned process)
 {
-	(void)process;
+	print_advised(pr, op, process);
 	fprintf(pr->out, "ksm merge%s\n", op->arg % 3 ? "" : " zero-pages");
 }
 
@@ -440,7 +492,7 @@ static void print_write(struct printer *pr, const struct fuzz_op *op, unsigned p
 	if (!choose_span(pr, op, process, 8, &span))
 		return;
 	print_actor(pr, process, "write");
-	print_span(pr, &span, choose_offset(op, &span));
+	print_span(pr, &span, choose_offset(pr, op, &span));
 	fprintf(pr->out, " ");
 	print_text(pr, op);
 	fprintf(pr->out, "\n");
@@ -453,7 +505,7 @@ static void print_read(struct printer *pr, const struct fuzz_op *op, unsigned pr
 	if (!choose_span(pr, op, process, 8, &span))
 		return;
 	print_actor(pr, process, "read");
-	print_span(pr, &span, choose_offset(op, &span));
+	print_span(pr, &span, choose_offset(pr, op, &span));
 	fprintf(pr->out, "\n");
 }
 
@@ -467,7 +519,7 @@ static void print_remote(struct printer *pr, const struct fuzz_op *op, unsigned 
 		return;
 	print_actor(pr, process, what);
 	fprintf(pr->out, "%c ", process_name(other));
-	print_span(pr, &span, choose_offset(op, &span));
+	print_span(pr, &span, choose_offset(pr, op, &span));
 	fprintf(pr->out, " ");
 	print_text(pr, op);
 	fprintf(pr->out, "\n");
@@ -485,7 +537,7 @@ static void print_remote_write(struct printer *pr, const struct fuzz_op *op, uns
 
 /* ---- processes ---- */
 
-static void print_child(struct printer *pr, unsigned process, const char *what, bool is_snapshot)
+static void print_child(struct printer *pr, unsigned process, const char *what, bool is_snapshot, int group)
 {
 	const struct process *parent = &pr->processes[process];
 	struct process *child = &pr->processes[pr->nprocesses];
@@ -493,7 +545,10 @@ static void print_child(struct printer *pr, unsigned process, const char *what, 
 	if (pr->nprocesses == FUZZ_PROCESSES || nalive(pr) == FUZZ_LIVE)
 		return;
 	print_actor(pr, process, what);
-	fprintf(pr->out, "%c\n", process_name(pr->nprocesses));
+	fprintf(pr->out, "%c", process_name(pr->nprocesses));
+	if (group >= 0)
+		fprintf(pr->out, " into m%d", group + 1);
+	fprintf(pr->out, "\n");
 	child->alive = true;
 	child->is_snapshot = is_snapshot;
 	for (unsigned i = 0; i < FUZZ_PAGES; i++)
@@ -504,13 +559,63 @@ static void print_child(struct printer *pr, unsigned process, const char *what, 
 static void print_fork(struct printer *pr, const struct fuzz_op *op, unsigned process)
 {
 	(void)op;
-	print_child(pr, process, "fork", false);
+	print_child(pr, process, "fork", false, -1);
 }
 
 static void print_snapshot(struct printer *pr, const struct fuzz_op *op, unsigned process)
 {
 	(void)op;
-	print_child(pr, process, "snapshot", true);
+	print_child(pr, process, "snapshot", true, -1);
+}
+
+/* ---- memory groups ---- */
+
+/* Without swap, where nothing can be reclaimed, mostly one that is never met. */
+static unsigned choose_limit(const struct printer *pr, const struct fuzz_op *op)
+{
+	static const unsigned limits[] = {4, 6, 10, 16, 24, 40, FUZZ_NO_LIMIT, FUZZ_NO_LIMIT};
+
+	if (for_kernel(pr) || (!pr->pressed && op->arg % 8))
+		return FUZZ_NO_LIMIT;
+	return limits[op->arg % 8];
+}
+
+static void print_cgroup(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	unsigned above = op->other % (pr->ngroups + 1);
+
+	(void)process;
+	if (pr->ngroups == FUZZ_GROUPS)
+		return;
+	pr->ngroups++;
+	fprintf(pr->out, "cgroup m%u limit=%u", pr->ngroups, choose_limit(pr, op));
+	if (op->flags & FUZZ_F_ANYWHERE && !for_kernel(pr))
+		fprintf(pr->out, " swap=4");
+	if (above && !for_kernel(pr))
+		fprintf(pr->out, " in=m%u", above);
+	fprintf(pr->out, "\n");
+}
+
+static int choose_group(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	if (!pr->ngroups)
+		print_cgroup(pr, op, process);
+	return (int)(op->other % pr->ngroups);
+}
+
+static void print_join(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	int group = choose_group(pr, op, process);
+
+	print_actor(pr, process, "join");
+	fprintf(pr->out, "m%d\n", group + 1);
+}
+
+static void print_fork_into(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	int group = choose_group(pr, op, process);
+
+	print_child(pr, process, "fork", false, group);
 }
 
 /* One stays: without a process there is nothing to do and nothing to see. */
@@ -554,7 +659,7 @@ static void print_gup(struct printer *pr, const struct fuzz_op *op, unsigned pro
 		cut_to_alike(pr, process, &span);
 	flags = possible_flags(pr, op, process, &span, is_pin);
 	print_actor(pr, process, is_pin ? "pin" : "get");
-	print_span(pr, &span, choose_offset(op, &span));
+	print_span(pr, &span, choose_offset(pr, op, &span));
 	fprintf(pr->out, flags & FUZZ_F_WRITE ? " w" : " r");
 	if (is_pin)
 		fprintf(pr->out, "%s%s", flags & FUZZ_F_FAST ? " fast" : "",
@@ -580,7 +685,7 @@ static void print_splice(struct printer *pr, const struct fuzz_op *op, unsigned 
 	if (pr->nhandles == FUZZ_HANDLES || !choose_span(pr, op, process, FUZZ_HANDLE_PAGES, &span))
 		return;
 	print_actor(pr, process, "splice");
-	print_span(pr, &span, choose_offset(op, &span));
+	print_span(pr, &span, choose_offset(pr, op, &span));
 	print_new_handle(pr, NAME_PIPE, false);
 }
 
@@ -653,7 +758,7 @@ static void print_direct(struct printer *pr, const struct fuzz_op *op, unsigned 
 		cut_to_alike(pr, process, &span);
 	if (span.npages > pr->file_pages[file] - at)
 		span.npages = pr->file_pages[file] - at;
-	offset = choose_offset(op, &span);
+	offset = choose_offset(pr, op, &span);
 	print_actor(pr, process, what);
 	print_span(pr, &span, offset % 512 ? 0 : offset);
 	fprintf(pr->out, " f%u@%u\n", file + 1, at);
@@ -701,14 +806,20 @@ static print_op *const printers[FUZZ_OP_KINDS] = {
 	[FUZZ_OP_SWAPOFF] = print_swapoff,
 	[FUZZ_OP_MERGEABLE] = print_mergeable,
 	[FUZZ_OP_KSM_MERGE] = print_ksm_merge,
+	[FUZZ_OP_CGROUP] = print_cgroup,
+	[FUZZ_OP_JOIN] = print_join,
+	[FUZZ_OP_FORK_INTO] = print_fork_into,
 };
 
 static void print_header(struct printer *pr, const struct fuzz_program *program)
 {
 	fprintf(pr->out, "title: a random program, of seed %llu\n", (unsigned long long)program->seed);
-	fprintf(pr->out, "about: for a comparison with %s, which looks at pages %s\n\n",
+	fprintf(pr->out, "about: for a comparison with %s, which looks at pages %s\n",
 		for_kernel(pr) ? "the kernel" : "the other fork modes and the flat model",
 		program->looks ? "by loads" : "without touching them");
+	if (program->room)
+		fprintf(pr->out, "about: with %u frames to spare\nmachine: ram=2M swap=4M\n", program->room);
+	fprintf(pr->out, "\n");
 }
 
 static void print_ops(struct printer *pr, const struct fuzz_program *program)
@@ -731,6 +842,8 @@ int fuzz_print(const struct fuzz_program *program, char **text, size_t *nbytes)
 	bool failed;
 
 	pr.processes[0].alive = true;
+	pr.alike = program->pressure & FUZZ_P_MERGING;
+	pr.pressed = program->room;
 	for (unsigned i = 0; i < program->nops; i++) {
 		enum fuzz_op_kind kind = program->ops[i].kind % FUZZ_OP_KINDS;
 

@@ -40,7 +40,10 @@
 	X(FUZZ_OP_RECLAIM, "reclaim", 5, 6, false)          \
 	X(FUZZ_OP_SWAPOFF, "swapoff", 1, 1, false)          \
 	X(FUZZ_OP_MERGEABLE, "mergeable", 4, 3, false)      \
-	X(FUZZ_OP_KSM_MERGE, "ksm merge", 3, 3, false)
+	X(FUZZ_OP_KSM_MERGE, "ksm merge", 3, 3, false)      \
+	X(FUZZ_OP_CGROUP, "cgroup", 3, 2, false)            \
+	X(FUZZ_OP_JOIN, "join", 3, 3, false)                \
+	X(FUZZ_OP_FORK_INTO, "fork into", 4, 8, false)
 
 enum fuzz_op_kind {
 #define FUZZ_OP_ID(id, name, weight, family_weight, on_kernel) id,
@@ -62,6 +65,17 @@ enum {
 		1 << 7, /* also at pages that the process does not map, through handles that are for reading */
 };
 
+/*
+ * What kinds of pressure a program has. Against the modes any program may have the operations of any kind; against the
+ * kernel only where the machine has what they need.
+ */
+enum {
+	FUZZ_P_SWAP = 1 << 0,
+	FUZZ_P_MERGING = 1 << 1, /* and few texts, so that many pages are equal */
+	FUZZ_P_GROUPS = 1 << 2,
+	FUZZ_P_ALL = FUZZ_P_SWAP | FUZZ_P_MERGING | FUZZ_P_GROUPS,
+};
+
 struct fuzz_op {
 	uint8_t kind;   /* modulo FUZZ_OP_KINDS */
 	uint8_t proc;   /* of the living, in the order of their birth */
@@ -78,7 +92,8 @@ struct fuzz_program {
 	uint64_t seed;
 	enum fuzz_against against; /* what it may consist of */
 	bool looks;                /* see struct fuzz_test */
-	bool with_swap;            /* for a kernel that has a swap file: pages may go there */
+	unsigned pressure;         /* FUZZ_P_* */
+	unsigned room;             /* see struct fuzz_test */
 	unsigned nops;
 	struct fuzz_op ops[FUZZ_OPS_MAX];
 };
@@ -86,9 +101,11 @@ struct fuzz_program {
 /* fuzz_generate - make a program of @nops operations (cut to FUZZ_OPS_MAX); the same from the same @seed. */
 void fuzz_generate(struct fuzz_program *program, uint64_t seed, unsigned nops, enum fuzz_against against);
 
-/* fuzz_generate_with_swap - a program for the kernel; one of four has its pages sent to swap, the others are as
- * without. */
-void fuzz_generate_with_swap(struct fuzz_program *program, uint64_t seed, unsigned nops);
+/*
+ * fuzz_generate_pressed - a program for a kernel that has what @possible (FUZZ_P_*) needs; one of four has its pages
+ * sent to swap, one of twelve merges pages, one of twelve has groups, the others are as without.
+ */
+void fuzz_generate_pressed(struct fuzz_program *program, uint64_t seed, unsigned nops, unsigned possible);
 
 /* fuzz_from_bytes - any @nbytes of @bytes are a program, of whole operations. */
 void fuzz_from_bytes(struct fuzz_program *program, const uint8_t *bytes, size_t nbytes, enum fuzz_against against);
@@ -102,7 +119,10 @@ int fuzz_print(const struct fuzz_program *program, char **text, size_t *nbytes);
 const char *fuzz_op_name(enum fuzz_op_kind kind);
 /* Whether it is about memory that is short: pages on a swap device, merged pages. Not all programs have those. */
 bool fuzz_op_presses(enum fuzz_op_kind kind);
-bool fuzz_op_possible(enum fuzz_op_kind kind, enum fuzz_against against);
+/* fuzz_op_pressure - the one of FUZZ_P_* that @kind is about, or 0. */
+unsigned fuzz_op_pressure(enum fuzz_op_kind kind);
+/* fuzz_op_possible - whether programs can have it, on a kernel where they can have @pressure. */
+bool fuzz_op_possible(enum fuzz_op_kind kind, enum fuzz_against against, unsigned pressure);
 /* fuzz_program_has - whether operations of @kind mean something in @program. */
 bool fuzz_program_has(const struct fuzz_program *program, enum fuzz_op_kind kind);
 

@@ -59,6 +59,21 @@ static void print_noise(FILE *out, const struct campaign_result *result)
 		fprintf(out, "known to differ: none came up\n");
 }
 
+static void print_tally(FILE *out, const struct campaign_result *result)
+{
+	static const char *const names[FUZZ_TALLIES] = {
+#define FUZZ_TALLY_NAME(id, name, counter) [id] = name,
+		FUZZ_TALLY(FUZZ_TALLY_NAME)
+#undef FUZZ_TALLY_NAME
+	};
+	const struct campaign_totals *totals = &result->totals;
+
+	fprintf(out, "under pressure, in fork mode eager:\n");
+	for (unsigned i = 0; i < FUZZ_TALLIES; i++)
+		fprintf(out, "  %-42s %10" PRIu64 ", in %.1f of 1,000 programs\n", names[i], totals->tally[i],
+			totals->programs ? 1000.0 * (double)totals->tallied[i] / (double)totals->programs : 0.0);
+}
+
 /* ---- what was tried ---- */
 
 static void print_missing(FILE *out, const struct campaign_options *options, const struct fuzz_pairs *pairs,
@@ -69,7 +84,8 @@ static void print_missing(FILE *out, const struct campaign_options *options, con
 	for (unsigned i = 0; i < FUZZ_OP_KINDS; i++) {
 		enum fuzz_op_kind second = (enum fuzz_op_kind)i;
 
-		if (!fuzz_pair_possible(first, second, options->against) || pairs->met[first][second])
+		if (!fuzz_pair_possible(first, second, options->against, options->pressure) ||
+		    pairs->met[first][second])
 			continue;
 		if (!any)
 			fprintf(out, "  not after %s:", fuzz_op_name(first));
@@ -84,7 +100,7 @@ static void print_coverage(FILE *out, const struct campaign_options *options, co
 {
 	struct fuzz_coverage coverage;
 
-	fuzz_pairs_coverage(&result->pairs, options->against, &coverage);
+	fuzz_pairs_coverage(&result->pairs, options->against, options->pressure, &coverage);
 	fprintf(out, "coverage: %u of %u pairs of operations on a page, the rarest %" PRIu64 " times\n", coverage.met,
 		coverage.possible, coverage.rarest);
 	for (unsigned first = 0; first < FUZZ_OP_KINDS; first++)
@@ -144,8 +160,8 @@ void campaign_report(FILE *out, const struct campaign_options *options, const st
 	print_unjudged(out, result);
 	if (!quiet) {
 		print_totals(out, options, result);
-		if (options->against == FUZZ_AGAINST_KERNEL)
-			print_noise(out, result);
+		print_noise(out, result);
+		print_tally(out, result);
 		print_coverage(out, options, result);
 	}
 	if (!quiet || result->totals.divergences)

@@ -431,6 +431,8 @@ static void print_header(struct saver *s)
 		s->program->seed);
 	fprintf(s->out, "catches: a mistake in the rules for ");
 	print_free(s, divergence->what);
+	if (s->program->room)
+		fprintf(s->out, "\nmachine: ram=2M swap=4M");
 	fprintf(s->out, "\n\n");
 }
 
@@ -439,6 +441,15 @@ static int close_text(struct saver *s)
 	bool failed = ferror(s->out);
 
 	return fclose(s->out) || failed ? -ENOMEM : 0;
+}
+
+/* Somebody holds all but the frames that the program had to spare. */
+static void print_holder(struct saver *s)
+{
+	unsigned nheld = FUZZ_SMALL_FRAMES - s->program->room;
+
+	if (s->program->room)
+		fprintf(s->out, "A fork Holder\nHolder map held %u\nHolder pin held w longterm -> rest\n", nheld);
 }
 
 /* The header tells how far the statements came: they are printed before it. */
@@ -457,6 +468,7 @@ static int print_file(struct saver *s, struct fuzz_subject *reference, char **te
 	s->out = err ? NULL : open_memstream(text, nbytes);
 	if (s->out) {
 		print_header(s);
+		print_holder(s);
 		fprintf(s->out, "%s", body);
 		err = close_text(s);
 	}

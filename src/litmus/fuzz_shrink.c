@@ -121,7 +121,8 @@ static bool drop_processes(struct shrinker *s)
 		if (which->kind == FUZZ_OP_EXIT)
 			dropped |= drop_process(s, op, which->proc, 1);
 		for (unsigned process = 1; op < s->best->nops && process < FUZZ_LIVE; process++)
-			if (which->kind == FUZZ_OP_FORK || which->kind == FUZZ_OP_SNAPSHOT)
+			if (which->kind == FUZZ_OP_FORK || which->kind == FUZZ_OP_FORK_INTO ||
+			    which->kind == FUZZ_OP_SNAPSHOT)
 				dropped |= drop_process(s, op, process, -1);
 	}
 	return dropped;
@@ -237,6 +238,36 @@ static bool drop_pages(struct shrinker *s)
 	return dropped;
 }
 
+/* Plenty of memory, all texts different, no swap file. */
+static bool simplify_pressure(struct shrinker *s)
+{
+	struct fuzz_program candidate = *s->best;
+	bool simpler;
+
+	candidate.room = 0;
+	simpler = s->best->room && try_program(s, &candidate, true);
+	for (unsigned bit = 1; bit < FUZZ_P_ALL; bit <<= 1) {
+		candidate = *s->best;
+		candidate.pressure &= ~bit;
+		simpler |= s->best->pressure & bit && try_program(s, &candidate, true);
+	}
+	return simpler;
+}
+
+/* A fork into a group is a fork. */
+static bool simplify_forks(struct shrinker *s)
+{
+	bool simpler = false;
+
+	for (unsigned op = 0; op < s->best->nops; op++) {
+		struct fuzz_program candidate = *s->best;
+
+		candidate.ops[op].kind = FUZZ_OP_FORK;
+		simpler |= s->best->ops[op].kind == FUZZ_OP_FORK_INTO && try_program(s, &candidate, true);
+	}
+	return simpler;
+}
+
 static bool simplify_looks(struct shrinker *s)
 {
 	struct fuzz_program candidate = *s->best;
@@ -253,6 +284,8 @@ static bool shrink_once(struct shrinker *s)
 
 	reduce_values(s);
 	smaller |= simplify_looks(s);
+	smaller |= simplify_pressure(s);
+	smaller |= simplify_forks(s);
 	smaller |= simplify_values(s);
 	smaller |= drop_processes(s);
 	smaller |= drop_pages(s);

@@ -2,8 +2,6 @@
 /* What the processes of a campaign do: run programs, make a divergence smaller, save it. */
 #include "fuzz_worker.h"
 
-#include "facilities.h"
-
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -105,7 +103,7 @@ static int open_test(const struct fuzz_program *program, struct litmus **litmus,
 			 error.text);
 		return err;
 	}
-	*test = (struct fuzz_test){.litmus = *litmus, .looks = program->looks};
+	*test = (struct fuzz_test){.litmus = *litmus, .looks = program->looks, .room = program->room};
 	if (fuzz_lay_out(*litmus, &test->layout))
 		return 0;
 	snprintf(why, size, "the program is larger than a view");
@@ -115,16 +113,28 @@ static int open_test(const struct fuzz_program *program, struct litmus **litmus,
 
 /* What became of a program. */
 struct trial {
-	int result; /* as fuzz_run() */
-	int noise;  /* class, or -1 */
+	int result;   /* as fuzz_run() */
+	int noise;    /* class, or -1 */
+	bool ran_out; /* of memory: some subject was not compared to the end */
 	uint64_t operations;
+	uint64_t tally[FUZZ_TALLIES];
 	struct fuzz_divergence divergence;
 };
+
+/* Of the first engine, since it was opened. */
+static void read_tally(const struct worker *w, uint64_t tally[FUZZ_TALLIES])
+{
+	const uint64_t *counts = w->court.nsubjects > 1 ? w->court.subjects[1]->tally : NULL;
+
+	for (unsigned i = 0; i < FUZZ_TALLIES; i++)
+		tally[i] = counts ? counts[i] : 0;
+}
 
 /* @pairs, where given, counts what was tried. */
 static void try_program(struct worker *w, const struct fuzz_program *program, struct fuzz_pairs *pairs,
 			struct trial *trial)
 {
+	uint64_t before[FUZZ_TALLIES];
 	struct fuzz_test test;
 	struct litmus *litmus;
 
@@ -132,12 +142,18 @@ static void try_program(struct worker *w, const struct fuzz_program *program, st
 	trial->result = open_test(program, &litmus, &test, trial->divergence.saw[0], sizeof(trial->divergence.saw[0]));
 	if (trial->result)
 		return;
+	read_tally(w, before);
 	trial->result = fuzz_run(&w->court, &test, &trial->divergence);
+	read_tally(w, trial->tally);
+	for (unsigned i = 0; i < FUZZ_TALLIES; i++)
+		trial->tally[i] -= before[i];
 	trial->operations = atomic_load_explicit(&w->desk->place, memory_order_relaxed) >> 3;
 	if (trial->result > 0)
 		trial->noise = w->options->court->noise(&w->court, &test, &trial->divergence);
 	if (pairs && trial->result >= 0)
 		fuzz_pairs_count(pairs, &test);
+	for (unsigned i = 0; i < w->court.nsubjects; i++)
+		trial->ran_out |= w->court.out[i];
 	litmus_free(litmus);
 	beat(w->desk);
 }
@@ -183,6 +199,12 @@ static void count_trial(struct fuzz_desk *desk, const struct trial *trial)
 	add(&desk->operations, trial->operations);
 	if (trial->noise >= 0)
 		add(&desk->noise[trial->noise], 1);
+	else if (!trial->result && trial->ran_out)
+		add(&desk->noise[FUZZ_NOISE_MEMORY], 1);
+	for (unsigned i = 0; i < FUZZ_TALLIES; i++) {
+		add(&desk->tally[i], trial->tally[i]);
+		add(&desk->tallied[i], trial->tally[i] != 0);
+	}
 	add(&desk->programs, 1);
 }
 
@@ -190,8 +212,8 @@ void worker_generate(struct fuzz_program *program, const struct campaign_options
 {
 	uint64_t seed = fuzz_program_seed(options->seed, number);
 
-	if (options->against == FUZZ_AGAINST_KERNEL && !*facilities_held()->no_swap)
-		fuzz_generate_with_swap(program, seed, options->ops);
+	if (options->against == FUZZ_AGAINST_KERNEL)
+		fuzz_generate_pressed(program, seed, options->ops, options->pressure);
 	else
 		fuzz_generate(program, seed, options->ops, options->against);
 }

@@ -31,6 +31,7 @@ struct fuzz_desk {
 	_Atomic uint64_t place;  /* FUZZ_PLACE */
 	_Atomic uint64_t number; /* of the program */
 	_Atomic uint64_t programs, operations, unjudged, noise[FUZZ_NOISE_ROOM];
+	_Atomic uint64_t tally[FUZZ_TALLIES], tallied[FUZZ_TALLIES]; /* as in struct campaign_totals */
 	struct fuzz_pairs pairs;
 	char names[4][16]; /* of the subjects */
 	struct fuzz_program program;

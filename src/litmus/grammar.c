@@ -164,10 +164,14 @@ static int take_word(struct parser *p, const char *word)
 	return lex_next(p);
 }
 
-static int word_reads(struct parser *p, struct stmt *st)
+/* What a reader of the file sees, or what has been written back. */
+static int reads_or_holds(struct parser *p, struct stmt *st)
 {
-	(void)st;
-	return take_word(p, "reads");
+	if (!lex_is(p, "holds"))
+		return take_word(p, "reads");
+	st->kind = STMT_CHECK_FILE_HOLDS;
+	p->litmus->needs |= NEED_FILE;
+	return lex_next(p);
 }
 
 static int word_write(struct parser *p, struct stmt *st)
@@ -372,11 +376,43 @@ static int region_size(struct parser *p, struct stmt *st)
 	return err;
 }
 
-enum { MAP_SHARED, MAP_HUGE, MAP_HUGETLB, MAP_POPULATE, MAP_PROT, MAP_FILE, NMAP_WORDS };
+static void reach_file(struct parser *p, int file, uint64_t npages)
+{
+	if (p->infos[file].reach < npages)
+		p->infos[file].reach = npages;
+}
+
+/* `@N` after a file's name, if it is there: a page up to @last. */
+static int take_at(struct parser *p, uint64_t last, uint64_t *page, bool *given)
+{
+	int err;
+
+	*given = p->token.kind == TOKEN_AT;
+	if (!*given)
+		return 0;
+	err = lex_no_blank(p, "a place in a file");
+	if (!err)
+		err = lex_next(p);
+	if (!err)
+		err = lex_no_blank(p, "a place in a file");
+	return err ? err : lex_number(p, "the file page", 0, last, page);
+}
+
+/* `f` or `f@N`. A mapping may reach beyond the file's end, where there is nothing. */
+static int mapped_file(struct parser *p, struct stmt *st)
+{
+	bool given;
+	int err = used_file(p, st);
+
+	return err ? err : take_at(p, MAX_REGION_PAGES, &st->file_page, &given);
+}
+
+enum { MAP_SHARED, MAP_HUGE, MAP_HUGETLB, MAP_POPULATE, MAP_READONLY, MAP_PROT, MAP_FILE, NMAP_WORDS };
 
 static int map_options(struct parser *p, struct stmt *st)
 {
-	static const char *const words[NMAP_WORDS] = {"shared", "huge", "hugetlb", "populate", "prot", "file"};
+	static const char *const words[NMAP_WORDS] = {"shared",   "huge", "hugetlb", "populate",
+						      "readonly", "prot", "file"};
 	unsigned seen = 0;
 	int index, err = 0;
 
@@ -387,12 +423,15 @@ static int map_options(struct parser *p, struct stmt *st)
 		if (!err && index == MAP_PROT)
 			err = protection(p, st);
 		else if (!err && index == MAP_FILE)
-			err = used_file(p, st);
+			err = mapped_file(p, st);
 	}
 	_Static_assert(MAP_OPT_SHARED == 1u << MAP_SHARED && MAP_OPT_HUGE == 1u << MAP_HUGE &&
-			       MAP_OPT_HUGETLB == 1u << MAP_HUGETLB && MAP_OPT_POPULATE == 1u << MAP_POPULATE,
+			       MAP_OPT_HUGETLB == 1u << MAP_HUGETLB && MAP_OPT_POPULATE == 1u << MAP_POPULATE &&
+			       MAP_OPT_READONLY == 1u << MAP_READONLY,
 		       "an option's bit is its place in the list of words");
-	st->options = seen & (MAP_OPT_SHARED | MAP_OPT_HUGE | MAP_OPT_HUGETLB | MAP_OPT_POPULATE);
+	st->options = seen & ((1u << MAP_PROT) - 1);
+	if (!err && st->options & MAP_OPT_READONLY && st->file < 0)
+		return parse_fail_token(p, "'readonly' is for files: write file=NAME");
 	p->litmus->needs |= (st->options & MAP_OPT_HUGE ? NEED_THP : 0) |
 			    (st->options & MAP_OPT_HUGETLB ? NEED_HUGETLB : 0) | (st->file >= 0 ? NEED_FILE : 0);
 	return err;
@@ -485,34 +524,21 @@ static int dirty(struct parser *p, struct stmt *st)
 	return lex_next(p);
 }
 
-static void reach_file(struct parser *p, int file, uint64_t npages)
-{
-	if (p->infos[file].reach < npages)
-		p->infos[file].reach = npages;
-}
-
 /* `f` or `f@N`. A write may make the file longer; a read that starts behind any end it can have is a mistake. */
 static int file_at(struct parser *p, struct stmt *st)
 {
 	int err = used_file(p, st);
 	uint64_t last;
+	bool given;
 
 	if (err)
 		return err;
 	st->file_page = st->place.first;
 	last = st->kind == STMT_DIRECT_IN ? p->infos[st->file].reach - 1 : MAX_REGION_PAGES - st->place.npages;
-	if (p->token.kind == TOKEN_AT) {
-		err = lex_no_blank(p, "a place in a file");
-		if (!err)
-			err = lex_next(p);
-		if (!err)
-			err = lex_no_blank(p, "a place in a file");
-		if (!err)
-			err = lex_number(p, "the file page", 0, last, &st->file_page);
-	} else if (st->file_page > last) {
+	err = take_at(p, last, &st->file_page, &given);
+	if (!err && !given && st->file_page > last)
 		return parse_fail_token(p, "the file ends before page %llu: give a page with @N",
 					(unsigned long long)st->file_page);
-	}
 	if (!err && st->kind == STMT_DIRECT_OUT)
 		reach_file(p, st->file, st->file_page + st->place.npages);
 	return err;
@@ -537,6 +563,52 @@ static int truncate_size(struct parser *p, struct stmt *st)
 
 	if (!err)
 		reach_file(p, st->file, st->count);
+	return err;
+}
+
+/* A word that may stand next; then options is 1. */
+static int optional_word(struct parser *p, struct stmt *st, const char *word)
+{
+	if (!lex_is(p, word))
+		return 0;
+	st->options = 1;
+	return lex_next(p);
+}
+
+static int in_memory(struct parser *p, struct stmt *st)
+{
+	return optional_word(p, st, "memory");
+}
+
+static int asynchronous(struct parser *p, struct stmt *st)
+{
+	return optional_word(p, st, "async");
+}
+
+static int on_fault(struct parser *p, struct stmt *st)
+{
+	return optional_word(p, st, "onfault");
+}
+
+static int dont_unmap(struct parser *p, struct stmt *st)
+{
+	return optional_word(p, st, "dontunmap");
+}
+
+/* `f[0]` or `f[0..3]`, the pages of which are @st's count. */
+static int file_pages(struct parser *p, struct stmt *st)
+{
+	uint64_t last;
+	bool ranged;
+	int err = used_file(p, st);
+
+	if (err)
+		return err;
+	if (p->token.kind != TOKEN_OPEN)
+		return parse_fail_token(p, "pages of the file expected, as in f[0] or f[0..3]; found %s",
+					parse_quote(p));
+	err = take_index(p, p->infos[st->file].reach, &st->file_page, &last, &ranged);
+	st->count = last - st->file_page + 1;
 	return err;
 }
 
@@ -600,17 +672,17 @@ static int node(struct parser *p, struct stmt *st)
 
 static int take_uffd_mode(struct parser *p, unsigned *mode)
 {
-	static const char *const words[] = {"wp", "missing", "minor"};
-	int index, err = words_take(p, "a userfaultfd mode", words, NELEMS(words), &index);
+	int index, err = words_take(p, "a userfaultfd mode", litmus_event_words, EVENT_MINOR + 1, &index);
 
-	_Static_assert(UFFD_MODE_WP == 1u << 0 && UFFD_MODE_MISSING == 1u << 1 && UFFD_MODE_MINOR == 1u << 2,
+	_Static_assert(UFFD_MODE_WP == 1u << EVENT_WP && UFFD_MODE_MISSING == 1u << EVENT_MISSING &&
+			       UFFD_MODE_MINOR == 1u << EVENT_MINOR,
 		       "a mode's bit is its place in the list of words");
 	if (!err)
 		*mode = 1u << index;
 	return err;
 }
 
-/* `wp`, `wp+missing`, ..., `async` */
+/* `wp`, `wp+missing`, ... */
 static int uffd_modes(struct parser *p, struct stmt *st)
 {
 	unsigned mode;
@@ -626,15 +698,110 @@ static int uffd_modes(struct parser *p, struct stmt *st)
 			return parse_fail(p, at, "the mode stands twice");
 		st->options |= err ? 0 : mode;
 	}
-	if (err || !lex_is(p, "async"))
-		return err;
-	st->options |= UFFD_MODE_ASYNC;
-	return lex_next(p);
+	return err;
 }
 
-static int event(struct parser *p, struct stmt *st)
+/* `async`, `sigbus`, ..., each at most once */
+static int uffd_features(struct parser *p, struct stmt *st)
 {
-	return take_uffd_mode(p, &st->event);
+	static const char *const words[] = {"async",    "sigbus",    "unpopulated", "on-fork",
+					    "on-remap", "on-remove", "on-unmap"};
+	unsigned seen = 0;
+	int index, err = 0;
+
+	_Static_assert(UFFD_MODE_ASYNC == 1u << 3 && UFFD_ON_UNMAP == 1u << 9, "in the order of the words");
+	while (!err && p->token.kind == TOKEN_WORD)
+		err = take_option(p, words, NELEMS(words), &seen, &index);
+	st->options |= seen << 3;
+	return err;
+}
+
+/* The pages are given back protected. */
+static int with_wp(struct parser *p, struct stmt *st)
+{
+	return optional_word(p, st, "wp");
+}
+
+/* ---- scans ---- */
+
+/* `written`, `written+present`, ... into *bits */
+static int take_categories(struct parser *p, unsigned *bits)
+{
+	int index, err = words_take(p, "a category", litmus_scan_words, SCAN_COUNT, &index);
+
+	while (!err) {
+		if (index == SCAN_SOFT_DIRTY)
+			p->litmus->needs |= NEED_SOFT_DIRTY;
+		if (index == SCAN_SWAPPED)
+			p->litmus->needs |= NEED_SWAP;
+		*bits |= 1u << index;
+		if (!lex_touches(p, TOKEN_PLUS))
+			break;
+		err = lex_next(p);
+		if (!err)
+			err = words_take(p, "a category", litmus_scan_words, SCAN_COUNT, &index);
+	}
+	return err;
+}
+
+/* `CATEGORIES [not CATEGORIES] [protect] [async-only] [max=N]` */
+static int scan_what(struct parser *p, struct stmt *st)
+{
+	static const char *const words[] = {"protect", "async-only", "max"};
+	unsigned seen = 0;
+	int index, err = lex_is(p, "not") ? 0 : take_categories(p, &st->required);
+
+	if (!err && lex_is(p, "not")) {
+		err = lex_next(p);
+		if (!err)
+			err = take_categories(p, &st->inverted);
+	}
+	while (!err && !lex_is(p, "finds") && !at_suffix(p)) {
+		err = take_option(p, words, NELEMS(words), &seen, &index);
+		if (!err && index == 2)
+			err = lex_equals(p, "max");
+		if (!err && index == 2)
+			err = lex_number(p, "the most pages to find", 1, MAX_REGION_PAGES, &st->count);
+	}
+	st->required |= st->inverted;
+	st->options = seen & (SCAN_OPT_PROTECT | SCAN_OPT_ASYNC_ONLY);
+	if (st->options)
+		p->litmus->needs |= NEED_UFFD;
+	return err;
+}
+
+static int add_range(struct parser *p, struct stmt *st, const struct place *found)
+{
+	struct litmus_range *ranges = parse_realloc(st->ranges, (st->nranges + 1) * sizeof(*ranges));
+
+	if (!ranges)
+		return -ENOMEM;
+	st->ranges = ranges;
+	if (found->region != st->place.region)
+		return parse_fail_token(p, "a scan finds pages of the place that it looks at");
+	if (st->nranges && found->first <= ranges[st->nranges - 1].first + ranges[st->nranges - 1].npages - 1)
+		return parse_fail_token(p, "ranges stand in the order of their pages");
+	ranges[st->nranges++] = (struct litmus_range){found->first, found->npages};
+	return 0;
+}
+
+/* `finds nothing` or `finds P P...`; a scan that fails finds nothing */
+static int scan_finds(struct parser *p, struct stmt *st)
+{
+	struct place found;
+	int err;
+
+	if (at_suffix(p) && p->token.kind != TOKEN_END)
+		return 0;
+	err = take_word(p, "finds");
+	if (err || lex_is(p, "nothing"))
+		return err ? err : lex_next(p);
+	do {
+		err = take_place(p, false, &found);
+		if (!err)
+			err = add_range(p, st, &found);
+	} while (!err && !at_suffix(p));
+	return err;
 }
 
 /* ---- parts of checks ---- */
@@ -655,6 +822,38 @@ static int file_page(struct parser *p, struct stmt *st)
 	if (p->token.kind != TOKEN_OPEN)
 		return parse_fail_token(p, "a page of the file expected, as in f[0]; found %s", parse_quote(p));
 	return take_index(p, p->infos[st->file].reach, &st->file_page, &last, NULL);
+}
+
+/* The child's userfaultfd is for what the parent's is for. */
+static int childs_uffd(struct parser *p, struct stmt *st)
+{
+	int err = arrow_uffd(p, st);
+	struct name *parents, *childs;
+
+	if (err)
+		return err;
+	parents = &p->litmus->names[st->handle];
+	childs = &p->litmus->names[st->name];
+	childs->region = parents->region;
+	childs->first = parents->first;
+	childs->nhandle = parents->nhandle;
+	return 0;
+}
+
+/* `wp P`, `fork -> v`, `remap P Q`, `none`, ... */
+static int event(struct parser *p, struct stmt *st)
+{
+	int index, err = words_take(p, "an event", litmus_event_words, EVENT_COUNT, &index);
+
+	if (err)
+		return err;
+	st->event = (enum litmus_event)index;
+	if (st->event == EVENT_NONE)
+		return 0;
+	if (st->event == EVENT_FORK)
+		return childs_uffd(p, st);
+	err = pages(p, st);
+	return err || st->event != EVENT_REMAP ? err : other_pages(p, st);
 }
 
 /* The counters of the language; an engine may have more. */
@@ -746,7 +945,7 @@ static const struct form process_forms[] = {
 	{"map", STMT_MAP, 0, {new_region, region_size, map_options}},
 	{"unmap", STMT_UNMAP, 0, {pages}},
 	{"protect", STMT_PROTECT, 0, {pages, protection}},
-	{"move", STMT_MOVE, 0, {pages, arrow_region}},
+	{"move", STMT_MOVE, 0, {pages, arrow_region, dont_unmap}},
 	{"advise", STMT_ADVISE, 0, {pages, advice}},
 	{"write", STMT_WRITE, 0, {bytes, text}},
 	{"read", STMT_READ, 0, {bytes}},
@@ -761,8 +960,12 @@ static const struct form process_forms[] = {
 	{"peek", STMT_PEEK, 0, {other_process, bytes, alternatives}},
 	{"poke", STMT_POKE, 0, {other_process, bytes, text}},
 	{"remote-write", STMT_REMOTE_WRITE, 0, {other_process, bytes, text}},
-	{"uffd", STMT_UFFD, NEED_UFFD, {pages, uffd_modes, arrow_uffd}},
+	{"uffd", STMT_UFFD, NEED_UFFD, {pages, uffd_modes, uffd_features, arrow_uffd}},
 	{"clear-soft-dirty", STMT_CLEAR_SOFT_DIRTY, NEED_SOFT_DIRTY, {NULL}},
+	{"mlock", STMT_MLOCK, 0, {pages, on_fault}},
+	{"munlock", STMT_MUNLOCK, 0, {pages}},
+	{"msync", STMT_MSYNC, NEED_FILE, {pages, asynchronous}},
+	{"scan", STMT_SCAN, 0, {pages, scan_what, scan_finds}},
 	{"numa-hint", STMT_NUMA_HINT, 0, {pages}},
 	{"join", STMT_JOIN, NEED_CGROUP, {used_cgroup}},
 	{"lock", STMT_LOCK, 0, {pages, arrow_lock}},
@@ -774,9 +977,12 @@ static const struct form plain_forms[] = {
 	{"unpin", STMT_UNPIN, 0, {used_pin, dirty}},
 	{"put", STMT_PUT, 0, {used_get}},
 	{"unlock", STMT_UNLOCK, 0, {used_lock}},
-	{"file", STMT_FILE, 0, {new_file, file_size, text}},
+	{"file", STMT_FILE, 0, {new_file, file_size, text, in_memory}},
 	{"sync", STMT_SYNC, NEED_FILE, {used_file}},
 	{"truncate", STMT_TRUNCATE, NEED_FILE, {used_file, truncate_size}},
+	{"punch", STMT_PUNCH, NEED_FILE, {file_pages}},
+	{"store", STMT_STORE, NEED_FILE, {file_page, text}},
+	{"drop", STMT_DROP, NEED_FILE, {used_file}},
 	{"ksm", STMT_KSM_MERGE, NEED_KSM, {word_merge}},
 	{"reclaim", STMT_RECLAIM, NEED_SWAP, {reclaim_number}},
 	{"swapoff", STMT_SWAPOFF, NEED_SWAP, {NULL}},
@@ -787,9 +993,16 @@ static const struct form plain_forms[] = {
 
 /* u ... */
 static const struct form uffd_forms[] = {
-	{"protect", STMT_UFFD_PROTECT, NEED_UFFD, {pages}},   {"unprotect", STMT_UFFD_UNPROTECT, NEED_UFFD, {pages}},
-	{"copy", STMT_UFFD_COPY, NEED_UFFD, {pages, text}},   {"zeropage", STMT_UFFD_ZEROPAGE, NEED_UFFD, {pages}},
-	{"continue", STMT_UFFD_CONTINUE, NEED_UFFD, {pages}}, {"move", STMT_UFFD_MOVE, NEED_UFFD, {pages, other_pages}},
+	{"protect", STMT_UFFD_PROTECT, NEED_UFFD, {pages}},
+	{"unprotect", STMT_UFFD_UNPROTECT, NEED_UFFD, {pages}},
+	{"copy", STMT_UFFD_COPY, NEED_UFFD, {pages, text, with_wp}},
+	{"zeropage", STMT_UFFD_ZEROPAGE, NEED_UFFD, {pages}},
+	{"continue", STMT_UFFD_CONTINUE, NEED_UFFD, {pages, with_wp}},
+	{"move", STMT_UFFD_MOVE, NEED_UFFD, {pages, other_pages}},
+	{"poison", STMT_UFFD_POISON, NEED_UFFD, {pages}},
+	{"wake", STMT_UFFD_WAKE, NEED_UFFD, {pages}},
+	{"register", STMT_UFFD_REGISTER, NEED_UFFD, {pages, uffd_modes}},
+	{"unregister", STMT_UFFD_UNREGISTER, NEED_UFFD, {pages}},
 	{"close", STMT_UFFD_CLOSE, NEED_UFFD, {NULL}},
 };
 
@@ -814,11 +1027,11 @@ static const struct form device_checks[] = {
 };
 static const struct form pipe_checks[] = {{"reads", STMT_CHECK_HANDLE_READS, 0, {alternatives}}};
 static const struct form cgroup_checks[] = {{"usage", STMT_CHECK_USAGE, NEED_CGROUP, {checked_number}}};
-static const struct form uffd_checks[] = {{"event", STMT_CHECK_EVENT, NEED_UFFD, {event, pages}}};
+static const struct form uffd_checks[] = {{"event", STMT_CHECK_EVENT, NEED_UFFD, {event}}};
 
 /* check ... */
 static const struct form plain_checks[] = {
-	{"file", STMT_CHECK_FILE_READS, 0, {file_page, word_reads, alternatives}},
+	{"file", STMT_CHECK_FILE_READS, 0, {file_page, reads_or_holds, alternatives}},
 	{"count", STMT_CHECK_COUNT, 0, {counter, least_number}},
 };
 

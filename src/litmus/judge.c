@@ -95,6 +95,44 @@ bool judge_bytes(const struct stmt *check, const unsigned char *bytes, size_t nb
 	return false;
 }
 
+/* ---- scans ---- */
+
+/* The next run of consecutive pages, from range *i on. Returns: whether there is one. */
+static bool next_run(const struct litmus_range *ranges, size_t n, size_t *i, struct litmus_range *run)
+{
+	if (*i >= n)
+		return false;
+	*run = ranges[(*i)++];
+	while (*i < n && ranges[*i].first == run->first + run->npages)
+		run->npages += ranges[(*i)++].npages;
+	return true;
+}
+
+static bool same_ranges(const struct litmus_range *a, size_t na, const struct litmus_range *b, size_t nb)
+{
+	size_t i = 0, j = 0;
+	struct litmus_range x, y;
+
+	while (next_run(a, na, &i, &x))
+		if (!next_run(b, nb, &j, &y) || x.first != y.first || x.npages != y.npages)
+			return false;
+	return !next_run(b, nb, &j, &y);
+}
+
+bool judge_ranges(const struct stmt *check, const struct litmus_range *found, size_t nfound, char saw[JUDGE_SAW_SIZE])
+{
+	struct litmus_range run;
+	size_t i = 0, n = 0;
+
+	if (same_ranges(check->ranges, check->nranges, found, nfound))
+		return true;
+	strcpy(saw, "nothing");
+	while (n + 50 < JUDGE_SAW_SIZE && next_run(found, nfound, &i, &run))
+		n += (size_t)snprintf(saw + n, JUDGE_SAW_SIZE - n, "%s[%" PRIu64 "..%" PRIu64 "]", n ? " " : "",
+				      run.first, run.first + run.npages - 1);
+	return false;
+}
+
 /* ---- numbers and labels ---- */
 
 bool judge_number(const struct stmt *check, uint64_t value)

@@ -15,6 +15,11 @@ size_t judge_wanted(const struct stmt *check, uint64_t offset, size_t page_size)
 /* judge_bytes - whether @bytes, judge_wanted() of them, hold one of the texts of @check; else @saw says what they hold.
  */
 bool judge_bytes(const struct stmt *check, const unsigned char *bytes, size_t nbytes, char saw[JUDGE_SAW_SIZE]);
+/* Ranges of pages that a scan finds and that can be told apart. */
+#define JUDGE_RANGES 64
+/* judge_ranges - whether a scan has found what @check expects; neighbouring ranges count as one. Else @saw says what.
+ */
+bool judge_ranges(const struct stmt *check, const struct litmus_range *found, size_t nfound, char saw[JUDGE_SAW_SIZE]);
 /* judge_number - whether @value is the number that @check expects. */
 bool judge_number(const struct stmt *check, uint64_t value);
 /* judge_page_label - `buf[2]: ` for page @page of something of @npages; nothing where that is one. */

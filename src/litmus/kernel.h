@@ -20,6 +20,7 @@
 #include "run.h"
 
 #include <limits.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 
 #define KERNEL_PATH 512 /* of a control group's file */
@@ -45,12 +46,30 @@ struct kernel_handle {
 	unsigned char *bytes; /* what the pipe held when it was drained, page after page */
 };
 
+/* A userfaultfd, and the thread that reads its events (kernel_uffd.c). */
+struct kernel_uffd {
+	struct kernel_run *run;
+	pthread_mutex_t lock; /* of the events */
+	pthread_cond_t came;
+	int fd;   /* -1: not made, or closed */
+	int stop; /* an eventfd that ends the reader; -1: there is none */
+	bool closed;
+	int process; /* whose memory it is about */
+	pthread_t reader;
+	struct uffd_msg events[64];
+	unsigned nevents, taken;
+};
+
 /* What stands behind names[i] of the test; which member, the name's kind says. */
 union kernel_object {
 	struct kernel_participant participant;
 	struct kernel_handle handle;
 	uint64_t va; /* regions: chosen before the first process starts */
-	int file;    /* opened O_DIRECT; -1: not made yet */
+	struct kernel_file {
+		int direct; /* opened O_DIRECT, where nobody maps files; -1: not made yet */
+		int cached; /* the same file past no cache, where somebody does; else -1 */
+	} file;
+	struct kernel_uffd uffd;
 	struct kernel_group {
 		uint64_t inode; /* of its directory; 0: not made yet */
 		int above;      /* the name of the group that it is in, or -1 */
@@ -79,6 +98,7 @@ struct kernel_run {
 	pthread_mutex_t result_lock; /* L */
 	_Atomic bool over;           /* the verdict stands: start nothing more */
 	uint64_t deadline_ns;
+	const struct stmt *_Atomic at;     /* the statement outside of lanes that is under way, or NULL */
 	union kernel_object *objects;      /* one a name */
 	uint64_t window_start, window_end; /* all regions lie in between, and nothing else does */
 	struct meeting *meeting;
@@ -109,6 +129,7 @@ struct kernel_step {
 	struct kernel_lane *lane; /* NULL outside `parallel` */
 	const struct stmt *stmt;
 	uint64_t value; /* of the last answer that a participant gave */
+	int fd;         /* that came with it; whoever asked for one takes it; else -1 */
 };
 
 typedef int kernel_step_function(struct kernel_step *step);
@@ -204,6 +225,8 @@ void kernel_close_groups(struct kernel_run *run);
 int kernel_enter_group(struct kernel_step *step, int name, pid_t pid);
 /* kernel_note_frames - remember what is mapped now, if anybody asks later who is charged for it. */
 void kernel_note_frames(struct kernel_run *run);
+/* kernel_count_usage - the test's pages that are charged to names[@group], or below it. Returns: 0; an errno value. */
+int kernel_count_usage(struct kernel_run *run, int group, uint64_t *npages);
 /* kernel_drain_batches - let every cpu hand on the pages that wait in its batches, as far as that can be asked for. */
 void kernel_drain_batches(struct kernel_run *run);
 kernel_step_function kernel_define_group, kernel_join_group, kernel_check_usage, kernel_reclaim;
@@ -217,10 +240,27 @@ kernel_step_function kernel_define_group, kernel_join_group, kernel_check_usage,
 int kernel_until_swapped(struct kernel_step *step, kernel_step_function *swap_out);
 kernel_step_function kernel_swapoff, kernel_ksm_merge;
 
+/* ---- kernel_uffd.c ---- */
+
+/* kernel_no_uffd - why no userfaultfd can be had here, or NULL. */
+const char *kernel_no_uffd(void);
+void kernel_uffd_init(struct kernel_uffd *uffd);
+void kernel_uffd_close(struct kernel_uffd *uffd);
+/* kernel_abandon_uffds - the run is over: nobody waits for them any more. From any lane. */
+void kernel_abandon_uffds(struct kernel_run *run);
+kernel_step_function kernel_uffd, kernel_uffd_operate, kernel_uffd_end, kernel_check_event;
+
+/* ---- kernel_track.c: soft-dirty, scans, locked memory ---- */
+
+/* kernel_no_soft_dirty - why no soft-dirty bits can be had here, or NULL. */
+const char *kernel_no_soft_dirty(void);
+kernel_step_function kernel_clear_soft_dirty, kernel_mlock, kernel_scan;
+
 /* ---- checks: kernel_check.c ---- */
 
-kernel_step_function kernel_check_reads, kernel_check_handle_reads, kernel_check_file_reads, kernel_check_pages,
-	kernel_check_flag, kernel_check_same, kernel_check_mapcount, kernel_check_rss, kernel_check_count, kernel_peek;
+kernel_step_function kernel_check_reads, kernel_check_handle_reads, kernel_check_file_reads, kernel_check_file_holds,
+	kernel_check_pages, kernel_check_flag, kernel_check_same, kernel_check_mapcount, kernel_check_rss,
+	kernel_check_count, kernel_peek;
 
 /* ---- kernel_pin.c: devices ---- */
 
@@ -239,11 +279,17 @@ void kernel_pipe_close(struct kernel_handle *handle);
 /* kernel_pipe_read - make handle->bytes hold what the pipe's pages hold. Returns: 0; an errno value. */
 int kernel_pipe_read(struct kernel_handle *handle, bool drain);
 
-/* ---- kernel_file.c: O_DIRECT files ---- */
+/* ---- kernel_file.c ---- */
 
-kernel_step_function kernel_define_file, kernel_direct_out, kernel_direct_in;
-/* kernel_file_read - the bytes of page @page of @file. Returns: 0; an errno value. */
+kernel_step_function kernel_define_file, kernel_direct_out, kernel_direct_in, kernel_sync, kernel_truncate,
+	kernel_punch, kernel_store, kernel_drop;
+/* kernel_file_read - the bytes of page @page of descriptor @file. Returns: 0; an errno value. */
 int kernel_file_read(int file, uint64_t page, char bytes[KERNEL_PAGE]);
+/* kernel_file_seen - the descriptor by which readers of @file see it. */
+int kernel_file_seen(const struct kernel_file *file);
+void kernel_file_close(struct kernel_file *file);
+/* kernel_file_open - one more descriptor of a mapped file, for reading alone or not; -1: errno says why. */
+int kernel_file_open(const struct kernel_file *file, bool readonly);
 
 /* ---- kernel_observe.c: /proc ---- */
 
@@ -253,18 +299,19 @@ struct kernel_page {
 	uint64_t flags;    /* of kpageflags, if shown */
 	uint64_t mapcount; /* of kpagecount, if shown */
 };
-#define PAGEMAP_UFFD_WP (UINT64_C(1) << 57)
-#define PAGEMAP_SWAPPED (UINT64_C(1) << 62) /* or on its way elsewhere, or a marker: see kernel_is_swapped() */
-#define PAGEMAP_PRESENT (UINT64_C(1) << 63)
-#define PAGE_ANON       (UINT64_C(1) << 12)
-#define PAGE_SWAPCACHE  (UINT64_C(1) << 13)
-#define PAGE_SWAPBACKED (UINT64_C(1) << 14)
-#define PAGE_COMPOUND   (UINT64_C(3) << 15)
-#define PAGE_HUGETLB    (UINT64_C(1) << 17)
-#define PAGE_KSM        (UINT64_C(1) << 21)
-#define PAGE_THP        (UINT64_C(1) << 22)
-#define PAGE_ZERO       (UINT64_C(1) << 24)
-#define PAGE_EXCLUSIVE  (UINT64_C(1) << 34) /* of anonymous base pages, since 5.19 */
+#define PAGEMAP_SOFT_DIRTY (UINT64_C(1) << 55)
+#define PAGEMAP_UFFD_WP    (UINT64_C(1) << 57)
+#define PAGEMAP_SWAPPED    (UINT64_C(1) << 62) /* or on its way elsewhere, or a marker: see kernel_is_swapped() */
+#define PAGEMAP_PRESENT    (UINT64_C(1) << 63)
+#define PAGE_ANON          (UINT64_C(1) << 12)
+#define PAGE_SWAPCACHE     (UINT64_C(1) << 13)
+#define PAGE_SWAPBACKED    (UINT64_C(1) << 14)
+#define PAGE_COMPOUND      (UINT64_C(3) << 15)
+#define PAGE_HUGETLB       (UINT64_C(1) << 17)
+#define PAGE_KSM           (UINT64_C(1) << 21)
+#define PAGE_THP           (UINT64_C(1) << 22)
+#define PAGE_ZERO          (UINT64_C(1) << 24)
+#define PAGE_EXCLUSIVE     (UINT64_C(1) << 34) /* of anonymous base pages, since 5.19 */
 
 void kernel_open_eyes(struct kernel_eyes *eyes);
 void kernel_close_eyes(struct kernel_eyes *eyes);

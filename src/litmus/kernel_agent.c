@@ -13,6 +13,7 @@
 #include <limits.h>
 #include <linux/io_uring.h>
 #include <linux/membarrier.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -20,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -27,6 +29,13 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#ifndef UFFDIO_MOVE /* since 6.8 */
+struct uffdio_move {
+	__u64 dst, src, len, mode;
+	__s64 move;
+};
+#define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
+#endif
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ  22
 #define MADV_POPULATE_WRITE 23
@@ -42,7 +51,8 @@ struct agent {
 	struct agent_thread *threads; /* that this one has started */
 	struct agent_command command;
 	struct agent_reply reply;
-	int fd; /* that came with the command; closed after it unless the operation takes it (-1) */
+	int fd;     /* that came with the command; closed after it unless the operation takes it (-1) */
+	int answer; /* descriptor that goes with the reply, and is closed then; or -1 */
 };
 
 struct agent_thread {
@@ -259,8 +269,9 @@ static void populate(const struct agent_command *command)
 static int do_map(struct agent *agent)
 {
 	const struct agent_command *command = &agent->command;
-	int flags = MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | (command->flags & AGENT_SHARED ? MAP_SHARED : MAP_PRIVATE);
-	void *at = mmap(pointer(command->va), bytes_of(command), command->number, flags, -1, 0);
+	int flags = MAP_FIXED_NOREPLACE | (command->flags & AGENT_SHARED ? MAP_SHARED : MAP_PRIVATE) |
+		    (agent->fd < 0 ? MAP_ANONYMOUS : 0);
+	void *at = mmap(pointer(command->va), bytes_of(command), command->number, flags, agent->fd, (off_t)command->to);
 
 	if (at == MAP_FAILED)
 		return errno;
@@ -291,7 +302,8 @@ static int do_move(struct agent *agent)
 {
 	const struct agent_command *command = &agent->command;
 	size_t nbytes = bytes_of(command);
-	void *moved = mremap(pointer(command->va), nbytes, nbytes, MREMAP_MAYMOVE | MREMAP_FIXED, pointer(command->to));
+	int flags = MREMAP_MAYMOVE | MREMAP_FIXED | (command->number ? MREMAP_DONTUNMAP : 0);
+	void *moved = mremap(pointer(command->va), nbytes, nbytes, flags, pointer(command->to));
 
 	return moved == MAP_FAILED ? errno : 0;
 }
@@ -301,6 +313,43 @@ static int do_advise(struct agent *agent)
 	const struct agent_command *command = &agent->command;
 
 	return madvise(pointer(command->va), bytes_of(command), command->number) ? errno : 0;
+}
+
+static int do_msync(struct agent *agent)
+{
+	const struct agent_command *command = &agent->command;
+
+	return msync(pointer(command->va), bytes_of(command), command->number) ? errno : 0;
+}
+
+static int do_mlock(struct agent *agent)
+{
+	const struct agent_command *command = &agent->command;
+
+	return mlock2(pointer(command->va), bytes_of(command), command->number ? MLOCK_ONFAULT : 0) ? errno : 0;
+}
+
+static int do_munlock(struct agent *agent)
+{
+	return munlock(pointer(agent->command.va), bytes_of(&agent->command)) ? errno : 0;
+}
+
+/* It is about this process's memory, but used by whoever gets it. */
+static int do_uffd(struct agent *agent)
+{
+	agent->answer = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	return agent->answer < 0 ? errno : 0;
+}
+
+/* The kernel moves pages for the process that they belong to alone. */
+static int do_uffd_move(struct agent *agent)
+{
+	const struct agent_command *command = &agent->command;
+	struct uffdio_move with = {.dst = command->to, .src = command->va, .len = command->length};
+	int error = ioctl(agent->fd, UFFDIO_MOVE, &with) ? errno : 0;
+
+	agent->reply.value = with.move > 0 ? (uint64_t)with.move : 0;
+	return error;
 }
 
 /* ---- references and transfers ---- */
@@ -608,6 +657,11 @@ static int (*const operations[AGENT_OP_COUNT])(struct agent *agent) = {
 	[AGENT_PROTECT] = do_protect,
 	[AGENT_MOVE] = do_move,
 	[AGENT_ADVISE] = do_advise,
+	[AGENT_MSYNC] = do_msync,
+	[AGENT_MLOCK] = do_mlock,
+	[AGENT_MUNLOCK] = do_munlock,
+	[AGENT_UFFD] = do_uffd,
+	[AGENT_UFFD_MOVE] = do_uffd_move,
 	[AGENT_WRITE] = do_write,
 	[AGENT_TOUCH] = do_touch,
 	[AGENT_LOAD] = do_load,
@@ -644,14 +698,20 @@ static void meet_lanes(struct agent *agent)
 /* Carry out the command that lies in agent->command and answer it. Returns: whether the channel still stands. */
 static bool carry_out(struct agent *agent)
 {
+	int error;
+
 	agent->reply.nbytes = 0;
 	agent->reply.value = 0;
+	agent->answer = -1;
 	if (agent->command.meet)
 		meet_lanes(agent);
 	agent->reply.error = operations[agent->command.op](agent);
 	if (agent->fd >= 0)
 		close(agent->fd);
-	return channel_send_reply(agent->channel, &agent->reply) == 0;
+	error = channel_send_reply(agent->channel, &agent->reply, agent->answer);
+	if (agent->answer >= 0)
+		close(agent->answer);
+	return !error;
 }
 
 static void serve(struct agent *agent)

@@ -16,29 +16,35 @@
 #define KERNEL_PAGE 4096u
 
 /* X(id): what an agent can do; the fields of a command that matter stand beside it. */
-#define AGENT_OPS(X)                                                                                    \
-	X(MAP)          /* va, npages, number: prot, flags: AGENT_SHARED, AGENT_POPULATE */             \
-	X(UNMAP)        /* va, npages */                                                                \
-	X(PROTECT)      /* va, npages, number: prot */                                                  \
-	X(MOVE)         /* va, npages, to: the new address */                                           \
-	X(ADVISE)       /* va, npages, number: MADV_* */                                                \
-	X(WRITE)        /* va, npages, bytes: a store into each page; answers faults in value */        \
-	X(TOUCH)        /* va, npages: a load from each page; answers faults in value */                \
-	X(LOAD)         /* va, wanted; answers the bytes */                                             \
-	X(LOOK)         /* bytes: struct agent_look; answers a struct agent_glimpse for each page */    \
-	X(STORE_FAULTS) /* va; answers in value how many faults a store of what is there takes */       \
-	X(FORK)         /* passes the child's channel; answers the child's pid in value */              \
-	X(EXIT)         /* no answer */                                                                 \
-	X(REGISTER)     /* number: the supervisor's descriptor of a ring; va, npages: the fixed buffer; \
-			   answers in value whether it came as far as the registration */               \
-	X(VMSPLICE)     /* passes a pipe's write end; va, npages; answers bytes spliced in value */     \
-	X(DIRECT_OUT)   /* passes an O_DIRECT file; va, length, to: offset; answers bytes in value */   \
-	X(DIRECT_IN)    /* the same, from the file */                                                   \
-	X(PEEK)         /* pid, va, wanted; answers the bytes */                                        \
-	X(POKE)         /* pid, va, npages, bytes */                                                    \
-	X(REMOTE_WRITE) /* pid, va, npages, bytes */                                                    \
-	X(THREAD)       /* passes a channel: serve it in a new thread */                                \
-	X(JOIN)         /* wait for the threads, whose channels are closed */                           \
+#define AGENT_OPS(X)                                                                                         \
+	X(MAP)          /* va, npages, number: prot, flags: AGENT_SHARED, AGENT_POPULATE; may pass a         \
+			   file, to: its offset */                                                           \
+	X(UNMAP)        /* va, npages */                                                                     \
+	X(PROTECT)      /* va, npages, number: prot */                                                       \
+	X(MOVE)         /* va, npages, to: the new address, number: 1 = the old area stays */                \
+	X(ADVISE)       /* va, npages, number: MADV_* */                                                     \
+	X(MSYNC)        /* va, npages, number: MS_* */                                                       \
+	X(MLOCK)        /* va, npages, number: 1 = on fault */                                               \
+	X(MUNLOCK)      /* va, npages */                                                                     \
+	X(UFFD)         /* answers a userfaultfd of its own, beside the reply */                             \
+	X(UFFD_MOVE)    /* passes one; va, length, to: the pages at va go to `to`; answers bytes in value */ \
+	X(WRITE)        /* va, npages, bytes: a store into each page; answers faults in value */             \
+	X(TOUCH)        /* va, npages: a load from each page; answers faults in value */                     \
+	X(LOAD)         /* va, wanted; answers the bytes */                                                  \
+	X(LOOK)         /* bytes: struct agent_look; answers a struct agent_glimpse for each page */         \
+	X(STORE_FAULTS) /* va; answers in value how many faults a store of what is there takes */            \
+	X(FORK)         /* passes the child's channel; answers the child's pid in value */                   \
+	X(EXIT)         /* no answer */                                                                      \
+	X(REGISTER)     /* number: the supervisor's descriptor of a ring; va, npages: the fixed buffer;      \
+			   answers in value whether it came as far as the registration */                    \
+	X(VMSPLICE)     /* passes a pipe's write end; va, npages; answers bytes spliced in value */          \
+	X(DIRECT_OUT)   /* passes an O_DIRECT file; va, length, to: offset; answers bytes in value */        \
+	X(DIRECT_IN)    /* the same, from the file */                                                        \
+	X(PEEK)         /* pid, va, wanted; answers the bytes */                                             \
+	X(POKE)         /* pid, va, npages, bytes */                                                         \
+	X(REMOTE_WRITE) /* pid, va, npages, bytes */                                                         \
+	X(THREAD)       /* passes a channel: serve it in a new thread */                                     \
+	X(JOIN)         /* wait for the threads, whose channels are closed */                                \
 	X(CPU)          /* number: the cpu to stay on from now on */
 
 enum agent_op {
@@ -113,6 +119,6 @@ int channel_send(int channel, const void *message, size_t nbytes, int fd);
 int channel_receive(int channel, void *message, size_t room, int *fd, uint64_t deadline_ns);
 
 int channel_send_command(int channel, const struct agent_command *command, int fd);
-int channel_send_reply(int channel, const struct agent_reply *reply);
+int channel_send_reply(int channel, const struct agent_reply *reply, int fd);
 
 #endif

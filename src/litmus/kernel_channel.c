@@ -120,7 +120,7 @@ int channel_send_command(int channel, const struct agent_command *command, int f
 	return channel_send(channel, command, offsetof(struct agent_command, bytes) + command->nbytes, fd);
 }
 
-int channel_send_reply(int channel, const struct agent_reply *reply)
+int channel_send_reply(int channel, const struct agent_reply *reply, int fd)
 {
-	return channel_send(channel, reply, offsetof(struct agent_reply, bytes) + reply->nbytes, -1);
+	return channel_send(channel, reply, offsetof(struct agent_reply, bytes) + reply->nbytes, fd);
 }

@@ -111,11 +111,18 @@ int kernel_check_handle_reads(struct kernel_step *step)
 int kernel_check_file_reads(struct kernel_step *step)
 {
 	char bytes[KERNEL_PAGE];
-	int error = kernel_file_read(step->run->objects[step->stmt->file].file, step->stmt->file_page, bytes);
+	int error = kernel_file_read(kernel_file_seen(&step->run->objects[step->stmt->file].file),
+				     step->stmt->file_page, bytes);
 
 	if (error == ENODATA)
 		return kernel_break(step, "the end of the file");
 	return error ? error : compare(step, "", bytes, judge_wanted(step->stmt, 0, KERNEL_PAGE));
+}
+
+int kernel_check_file_holds(struct kernel_step *step)
+{
+	return kernel_skip_check(step,
+				 "what is on the disk shows only past the page cache, and asking writes it there");
 }
 
 /* ---- numbers ---- */
@@ -238,8 +245,6 @@ static const char *flag_hidden(const struct kernel_eyes *eyes, enum litmus_flag 
 	case LFLAG_DIRTY:
 	case LFLAG_ACCESSED:
 		return "the kernel does not show this bit of an entry";
-	case LFLAG_SOFT_DIRTY:
-		return "soft-dirty: not driven yet";
 	case LFLAG_PINNED:
 		return "the kernel shows no such flag";
 	case LFLAG_PRESENT:
@@ -247,6 +252,7 @@ static const char *flag_hidden(const struct kernel_eyes *eyes, enum litmus_flag 
 	case LFLAG_WP:
 	case LFLAG_SWAPPED:
 	case LFLAG_MAPPED:
+	case LFLAG_SOFT_DIRTY:
 	case LFLAG_COUNT:
 		break;
 	}
@@ -325,6 +331,9 @@ static int see_flag(struct kernel_step *step, uint64_t page, const struct kernel
 		break;
 	case LFLAG_SWAPPED:
 		*is_set = kernel_is_swapped(seen->entry);
+		break;
+	case LFLAG_SOFT_DIRTY:
+		*is_set = seen->entry & PAGEMAP_SOFT_DIRTY;
 		break;
 	case LFLAG_WP:
 		*is_set = seen->entry & PAGEMAP_UFFD_WP;

@@ -305,6 +305,11 @@ static int count_charged(struct kernel_run *run, int group, uint64_t *npages)
 	return error;
 }
 
+int kernel_count_usage(struct kernel_run *run, int group, uint64_t *npages)
+{
+	return count_charged(run, group, npages);
+}
+
 /*
  * What the kernel says that a group uses contains its own memory, what participants need besides the regions, and pages
  * charged in advance. So count the pages of the test that are charged to it, one by one.

@@ -154,6 +154,9 @@ static void *lane_main(void *arg)
 		if (step.stmt->lane == lane->number)
 			kernel_statement(&step);
 	}
+	/* The others may wait for what this one will not do any more. */
+	if (lane->run->over)
+		kernel_abandon_uffds(lane->run);
 	return NULL;
 }
 

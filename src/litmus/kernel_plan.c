@@ -22,6 +22,11 @@ static const char *need_missing(unsigned need)
 		return if_any(facilities_held()->no_ksm);
 	case NEED_CGROUP:
 		return if_any(facilities_held()->no_groups);
+	case NEED_UFFD:
+		return kernel_no_uffd();
+	case NEED_SOFT_DIRTY:
+		return kernel_no_soft_dirty();
+	case NEED_FILE:
 	case NEED_DIRECT_IO:
 		return NULL;
 	case NEED_RO_LONGTERM:
@@ -33,8 +38,30 @@ static const char *need_missing(unsigned need)
 	}
 }
 
-static const char *pin_missing(const struct stmt *stmt)
+static bool is_in_memory(const struct litmus *litmus, int file)
 {
+	for (size_t i = 0; i < litmus->nstmts; i++)
+		if (litmus->stmts[i].kind == STMT_FILE && litmus->stmts[i].name == file)
+			return litmus->stmts[i].options & 1;
+	return false;
+}
+
+/* Whether the region is a shared mapping of a file that is written back, which refuses long-term pins for writing. */
+static bool is_tracked(const struct litmus *litmus, int region)
+{
+	for (size_t i = 0; i < litmus->nstmts; i++) {
+		const struct stmt *stmt = &litmus->stmts[i];
+
+		if (stmt->kind == STMT_MAP && stmt->name == region)
+			return stmt->options & MAP_OPT_SHARED && stmt->file >= 0 && !is_in_memory(litmus, stmt->file);
+	}
+	return false;
+}
+
+static const char *pin_missing(const struct litmus *litmus, const struct stmt *stmt)
+{
+	if (!(stmt->options & GUP_OPT_LONGTERM) && is_tracked(litmus, stmt->place.region))
+		return NO_INTERFACE "holds a short-term pin";
 	if (!(stmt->options & GUP_OPT_WRITE))
 		return NO_INTERFACE "holds a read pin";
 	if (stmt->options & GUP_OPT_FORCE)
@@ -55,14 +82,16 @@ static const char *get_missing(const struct stmt *stmt)
 	return NULL;
 }
 
-static const char *direct_missing(const struct stmt *stmt)
+static const char *direct_missing(const struct litmus *litmus, const struct stmt *stmt)
 {
+	if (is_in_memory(litmus, stmt->file))
+		return "files in memory have no direct I/O that pins";
 	return stmt->place.offset % 512 ? "O_DIRECT moves whole sectors of 512 bytes" : NULL;
 }
 
 static const char *map_missing(const struct stmt *stmt)
 {
-	bool plain = stmt->file < 0 && !(stmt->options & (MAP_OPT_HUGE | MAP_OPT_HUGETLB));
+	bool plain = !(stmt->options & (MAP_OPT_HUGE | MAP_OPT_HUGETLB));
 
 	return plain ? NULL : "this mapping is not driven yet";
 }
@@ -139,7 +168,7 @@ static const char *missing(const struct litmus *litmus, const struct stmt *stmt)
 	case STMT_RECLAIM:
 		return if_any(facilities_held()->no_groups);
 	case STMT_PIN:
-		return pin_missing(stmt);
+		return pin_missing(litmus, stmt);
 	case STMT_GET:
 		return get_missing(stmt);
 	case STMT_DEVICE_WRITE:
@@ -147,7 +176,9 @@ static const char *missing(const struct litmus *litmus, const struct stmt *stmt)
 								    : NO_INTERFACE "writes through a plain reference";
 	case STMT_DIRECT_OUT:
 	case STMT_DIRECT_IN:
-		return direct_missing(stmt);
+		return direct_missing(litmus, stmt);
+	case STMT_UFFD_MOVE:
+		return stmt->block ? "the process moves its pages itself, and may be waiting in its lane" : NULL;
 	case STMT_NUMA_HINT:
 		return NO_INTERFACE "makes entries protnone";
 	case STMT_INJECT_ALLOC:

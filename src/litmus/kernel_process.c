@@ -105,7 +105,7 @@ static void join_meeting(struct kernel_step *step, struct agent_command *command
 
 static int await_reply(struct kernel_step *step, int name, int channel, struct agent_reply *reply)
 {
-	int fd, error = channel_receive(channel, reply, sizeof(*reply), &fd, step->run->deadline_ns);
+	int error = channel_receive(channel, reply, sizeof(*reply), &step->fd, step->run->deadline_ns);
 
 	if (!error) {
 		step->value = reply->value;

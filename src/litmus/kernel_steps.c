@@ -56,16 +56,26 @@ static int prot_bits(enum litmus_prot prot)
 static int step_map(struct kernel_step *step)
 {
 	const struct stmt *stmt = step->stmt;
+	struct agent_reply reply;
 	struct agent_command command = {
 		.op = AGENT_MAP,
+		.to = stmt->file_page * KERNEL_PAGE,
 		.va = step->run->objects[stmt->name].va,
 		.npages = stmt->count,
 		.number = prot_bits(stmt->prot),
 		.flags = (stmt->options & MAP_OPT_SHARED ? AGENT_SHARED : 0) |
 			 (stmt->options & MAP_OPT_POPULATE ? AGENT_POPULATE : 0),
 	};
+	int file = -1, error;
 
-	return call(step, &command);
+	if (stmt->file >= 0)
+		file = kernel_file_open(&step->run->objects[stmt->file].file, stmt->options & MAP_OPT_READONLY);
+	if (stmt->file >= 0 && file < 0)
+		return kernel_error(step, "kernel: no descriptor of the file");
+	error = kernel_call(step, stmt->proc, &command, file, &reply);
+	if (file >= 0)
+		close(file);
+	return error;
 }
 
 static int step_unmap(struct kernel_step *step)
@@ -88,6 +98,7 @@ static int step_move(struct kernel_step *step)
 	struct agent_command command = command_on_place(step, AGENT_MOVE);
 
 	command.to = step->run->objects[step->stmt->name].va;
+	command.number = step->stmt->options & 1;
 	return call(step, &command);
 }
 
@@ -116,6 +127,14 @@ static int advise(struct kernel_step *step)
 static int step_advise(struct kernel_step *step)
 {
 	return step->stmt->advice == ADVICE_PAGEOUT ? kernel_until_swapped(step, advise) : advise(step);
+}
+
+static int step_msync(struct kernel_step *step)
+{
+	struct agent_command command = command_on_place(step, AGENT_MSYNC);
+
+	command.number = step->stmt->options & 1 ? MS_ASYNC : MS_SYNC;
+	return call(step, &command);
 }
 
 static int step_write(struct kernel_step *step)
@@ -243,6 +262,28 @@ static kernel_step_function *const steps[STMT_KIND_COUNT] = {
 	[STMT_POKE] = step_poke,
 	[STMT_REMOTE_WRITE] = step_remote_write,
 	[STMT_FILE] = kernel_define_file,
+	[STMT_SYNC] = kernel_sync,
+	[STMT_MSYNC] = step_msync,
+	[STMT_TRUNCATE] = kernel_truncate,
+	[STMT_PUNCH] = kernel_punch,
+	[STMT_STORE] = kernel_store,
+	[STMT_DROP] = kernel_drop,
+	[STMT_UFFD] = kernel_uffd,
+	[STMT_UFFD_PROTECT] = kernel_uffd_operate,
+	[STMT_UFFD_UNPROTECT] = kernel_uffd_operate,
+	[STMT_UFFD_COPY] = kernel_uffd_operate,
+	[STMT_UFFD_ZEROPAGE] = kernel_uffd_operate,
+	[STMT_UFFD_CONTINUE] = kernel_uffd_operate,
+	[STMT_UFFD_MOVE] = kernel_uffd_operate,
+	[STMT_UFFD_POISON] = kernel_uffd_operate,
+	[STMT_UFFD_WAKE] = kernel_uffd_operate,
+	[STMT_UFFD_REGISTER] = kernel_uffd_operate,
+	[STMT_UFFD_UNREGISTER] = kernel_uffd_operate,
+	[STMT_UFFD_CLOSE] = kernel_uffd_end,
+	[STMT_CLEAR_SOFT_DIRTY] = kernel_clear_soft_dirty,
+	[STMT_MLOCK] = kernel_mlock,
+	[STMT_MUNLOCK] = kernel_mlock,
+	[STMT_SCAN] = kernel_scan,
 	[STMT_KSM_MERGE] = kernel_ksm_merge,
 	[STMT_RECLAIM] = kernel_reclaim,
 	[STMT_SWAPOFF] = kernel_swapoff,
@@ -251,6 +292,8 @@ static kernel_step_function *const steps[STMT_KIND_COUNT] = {
 	[STMT_CHECK_READS] = kernel_check_reads,
 	[STMT_CHECK_HANDLE_READS] = kernel_check_handle_reads,
 	[STMT_CHECK_FILE_READS] = kernel_check_file_reads,
+	[STMT_CHECK_FILE_HOLDS] = kernel_check_file_holds,
+	[STMT_CHECK_EVENT] = kernel_check_event,
 	[STMT_CHECK_PAGES] = kernel_check_pages,
 	[STMT_CHECK_FLAG] = kernel_check_flag,
 	[STMT_CHECK_SAME] = kernel_check_same,

@@ -124,7 +124,10 @@ int kernel_make_objects(struct kernel_run *run)
 			object->participant.channel = -1;
 			break;
 		case NAME_FILE:
-			object->file = -1;
+			object->file.direct = object->file.cached = -1;
+			break;
+		case NAME_UFFD:
+			kernel_uffd_init(&object->uffd);
 			break;
 		case NAME_PIN:
 		case NAME_GET:
@@ -169,7 +172,9 @@ static void do_statements(struct kernel_run *run)
 			end = end_of_block(litmus, i);
 			kernel_run_block(run, step.stmt, end - i);
 		} else {
+			run->at = step.stmt;
 			kernel_statement(&step);
+			run->at = NULL;
 		}
 		kernel_note_frames(run);
 	}
@@ -229,8 +234,10 @@ void kernel_drop_objects(struct kernel_run *run)
 
 		if (kind == NAME_PIN || kind == NAME_GET || kind == NAME_PIPE)
 			kernel_release(&run->objects[i].handle);
-		else if (kind == NAME_FILE && run->objects[i].file >= 0)
-			close(run->objects[i].file);
+		else if (kind == NAME_FILE)
+			kernel_file_close(&run->objects[i].file);
+		else if (kind == NAME_UFFD)
+			kernel_uffd_close(&run->objects[i].uffd);
 	}
 	kernel_drop_groups(run);
 	free(run->objects);

@@ -111,6 +111,10 @@ struct text {
 	X(REMOTE_WRITE, "remote-write")                                                                             \
 	X(FILE, "file")                                                                                             \
 	X(SYNC, "sync")                                                                                             \
+	X(MSYNC, "msync")                                                                                           \
+	X(PUNCH, "punch")                                                                                           \
+	X(STORE, "store") /* `store f[1] "text"`: write(2) */                                                       \
+	X(DROP, "drop")   /* `drop f`: what is clean and unmapped leaves the page cache */                          \
 	X(TRUNCATE, "truncate")                                                                                     \
 	X(UFFD, "uffd")                                                                                             \
 	X(UFFD_PROTECT, "protect")                                                                                  \
@@ -119,8 +123,15 @@ struct text {
 	X(UFFD_ZEROPAGE, "zeropage")                                                                                \
 	X(UFFD_CONTINUE, "continue")                                                                                \
 	X(UFFD_MOVE, "move")                                                                                        \
+	X(UFFD_POISON, "poison")                                                                                    \
+	X(UFFD_WAKE, "wake")                                                                                        \
+	X(UFFD_REGISTER, "register")                                                                                \
+	X(UFFD_UNREGISTER, "unregister")                                                                            \
 	X(UFFD_CLOSE, "close")                                                                                      \
 	X(CLEAR_SOFT_DIRTY, "clear-soft-dirty")                                                                     \
+	X(MLOCK, "mlock")                                                                                           \
+	X(MUNLOCK, "munlock")                                                                                       \
+	X(SCAN, "scan")                                                                                             \
 	X(KSM_MERGE, "ksm merge")                                                                                   \
 	X(RECLAIM, "reclaim")                                                                                       \
 	X(SWAPOFF, "swapoff")                                                                                       \
@@ -136,6 +147,7 @@ struct text {
 	X(CHECK_READS, "check reads") /* check A reads P "text" [or "text"]... */                                   \
 	X(CHECK_HANDLE_READS, "check handle reads") /* check p reads "text" [or ...] */                             \
 	X(CHECK_FILE_READS, "check file reads")     /* check file f[0] reads "text" [or ...] */                     \
+	X(CHECK_FILE_HOLDS, "check file holds")     /* check file f[0] holds "text" [or ...] */                     \
 	X(CHECK_PAGES, "check pages")               /* check p pages N */                                           \
 	X(CHECK_FLAG, "check is")                   /* check A P is [not] FLAG */                                   \
 	X(CHECK_SAME, "check same")                 /* check A P same|differs B Q */                                \
@@ -157,6 +169,7 @@ enum map_option {
 	MAP_OPT_HUGE = 1u << 1,
 	MAP_OPT_HUGETLB = 1u << 2,
 	MAP_OPT_POPULATE = 1u << 3,
+	MAP_OPT_READONLY = 1u << 4, /* the file is opened for reading */
 };
 
 enum litmus_prot { LITMUS_PROT_NONE = 0, LITMUS_PROT_R = 1, LITMUS_PROT_RW = 3 };
@@ -217,7 +230,53 @@ enum uffd_mode {
 	UFFD_MODE_WP = 1u << 0,
 	UFFD_MODE_MISSING = 1u << 1,
 	UFFD_MODE_MINOR = 1u << 2,
-	UFFD_MODE_ASYNC = 1u << 3
+	UFFD_MODE_ASYNC = 1u << 3, /* from here on: features, of `uffd` only */
+	UFFD_SIGBUS = 1u << 4,
+	UFFD_UNPOPULATED = 1u << 5,
+	UFFD_ON_FORK = 1u << 6,
+	UFFD_ON_REMAP = 1u << 7,
+	UFFD_ON_REMOVE = 1u << 8,
+	UFFD_ON_UNMAP = 1u << 9,
+};
+#define UFFD_MODES (UFFD_MODE_WP | UFFD_MODE_MISSING | UFFD_MODE_MINOR)
+
+/* `check u event`; X(id, "word"). The first three are the modes, in the order of their bits. */
+#define EVENT_WORDS(X)        \
+	X(WP, "wp")           \
+	X(MISSING, "missing") \
+	X(MINOR, "minor")     \
+	X(FORK, "fork")       \
+	X(REMAP, "remap")     \
+	X(REMOVE, "remove")   \
+	X(UNMAP, "unmap")     \
+	X(NONE, "none")
+enum litmus_event {
+#define X(id, word) EVENT_##id,
+	EVENT_WORDS(X)
+#undef X
+		EVENT_COUNT
+};
+
+/* Categories of `scan`; X(id, "word"). */
+#define SCAN_WORDS(X)               \
+	X(WRITTEN, "written")       \
+	X(PRESENT, "present")       \
+	X(SWAPPED, "swapped")       \
+	X(FILE, "file")             \
+	X(ZERO_PAGE, "zero-page")   \
+	X(SOFT_DIRTY, "soft-dirty") \
+	X(WP_ALLOWED, "wp-allowed")
+enum litmus_scan {
+#define X(id, word) SCAN_##id,
+	SCAN_WORDS(X)
+#undef X
+		SCAN_COUNT
+};
+enum scan_option { SCAN_OPT_PROTECT = 1u << 0, SCAN_OPT_ASYNC_ONLY = 1u << 1 };
+
+/* Pages of a scan's place that it must find: consecutive ones, counted from the region's first. */
+struct litmus_range {
+	uint64_t first, npages;
 };
 
 /* How a statement must end. SIGSEGV and SIGBUS are kept as negative numbers beside errno values. */
@@ -239,22 +298,30 @@ struct stmt {
 	int file;       /* file it uses; else -1 */
 	int cgroup;     /* cgroup it uses (fork into, join, usage; cgroup: the one above it); else -1 */
 	struct place place, place2; /* region -1 where absent; place2: same, userfaultfd move (target); as many pages */
-	uint64_t file_page;         /* direct-*: page in the file of the place's first page; check file: page */
-	struct text *texts;         /* writes: one; checks and peek: the alternatives, at least one */
+	uint64_t file_page; /* direct-*, map: page in the file of the place's first page; punch, store, check file:
+			       the (first) page */
+	struct text *texts; /* writes: one; checks and peek: the alternatives, at least one */
 	size_t ntexts;
-	uint64_t count; /* map, file: pages; fork, snapshot: how many children; N of checks, inject, reclaim, truncate,
-			   node of migrate, limit of cgroup in pages */
-	uint64_t swap_limit;   /* cgroup swap=; UINT64_MAX: not given */
-	bool at_least;         /* `N+` */
-	bool starred;          /* fork Kid * N (children are Kid1...KidN) */
-	unsigned options;      /* enum map_option, gup_option, uffd_mode; unpin: 1 = dirty; ksm merge: 1 = zero-pages */
+	uint64_t count; /* map, file, punch: pages; fork, snapshot: how many children; N of checks, inject, reclaim,
+			   truncate, node of migrate, limit of cgroup in pages, max of scan (0: none) */
+	uint64_t swap_limit; /* cgroup swap=; UINT64_MAX: not given */
+	bool at_least;       /* `N+` */
+	bool starred;        /* fork Kid * N (children are Kid1...KidN) */
+	/*
+	 * enum map_option, gup_option, uffd_mode, scan_option; unpin: 1 = dirty; ksm merge: 1 = zero-pages; msync: 1 =
+	 * async; mlock: 1 = onfault; move: 1 = dontunmap; file: 1 = memory; copy, continue, zeropage: 1 = wp
+	 */
+	unsigned options;
+	unsigned required, inverted; /* scan: bits of enum litmus_scan */
+	struct litmus_range *ranges; /* scan: what it finds */
+	size_t nranges;
 	enum litmus_prot prot; /* map (RW where not given), protect */
 	enum litmus_advice advice;
 	enum litmus_flag flag; /* check is */
 	bool negated;          /* is not; differs */
 	bool in_all;           /* ends in `in all` */
 	char *counter;         /* check count NAME */
-	unsigned event;        /* check event: enum uffd_mode */
+	enum litmus_event event;
 	enum outcome outcome;
 	int error; /* with FAILS, MAY_FAIL: errno value, LITMUS_SIGSEGV or LITMUS_SIGBUS */
 };
@@ -285,7 +352,7 @@ struct litmus {
 
 struct litmus_error {
 	struct loc loc;
-	char text[256];
+	char text[320];
 };
 
 /*
@@ -303,6 +370,7 @@ void litmus_free(struct litmus *litmus);
 /* Words for messages and JSON. */
 const char *litmus_need_name(unsigned need_bit);
 const char *litmus_stmt_name(enum stmt_kind kind);
+const char *litmus_event_name(enum litmus_event event);
 const char *litmus_flag_name(enum litmus_flag flag);
 /* litmus_error_name - "ENOMEM", "SIGSEGV"; never NULL. */
 const char *litmus_error_name(int error);

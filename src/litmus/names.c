@@ -24,6 +24,18 @@ const char *const litmus_flag_words[LFLAG_COUNT] = {
 #undef X
 };
 
+const char *const litmus_event_words[EVENT_COUNT] = {
+#define X(id, word) [EVENT_##id] = word,
+	EVENT_WORDS(X)
+#undef X
+};
+
+const char *const litmus_scan_words[SCAN_COUNT] = {
+#define X(id, word) [SCAN_##id] = word,
+	SCAN_WORDS(X)
+#undef X
+};
+
 static const char *const stmt_words[STMT_KIND_COUNT] = {
 #define X(id, syntax) [STMT_##id] = syntax,
 	STMT_KINDS(X)
@@ -66,6 +78,11 @@ const char *litmus_flag_name(enum litmus_flag flag)
 	return (unsigned)flag < LFLAG_COUNT ? litmus_flag_words[flag] : "unknown flag";
 }
 
+const char *litmus_event_name(enum litmus_event event)
+{
+	return (unsigned)event < EVENT_COUNT ? litmus_event_words[event] : "unknown event";
+}
+
 const char *litmus_error_name(int error)
 {
 	if (error == 0)
@@ -78,7 +95,7 @@ const char *litmus_error_name(int error)
 
 bool litmus_is_check(enum stmt_kind kind)
 {
-	return kind == STMT_PEEK || (kind >= STMT_CHECK_READS && kind < STMT_KIND_COUNT);
+	return kind == STMT_PEEK || kind == STMT_SCAN || (kind >= STMT_CHECK_READS && kind < STMT_KIND_COUNT);
 }
 
 void word_list_add(struct word_list *list, const char *word)

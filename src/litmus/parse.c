@@ -101,7 +101,7 @@ static int take_outcome(struct parser *p, struct stmt *st, enum outcome outcome)
 	const char *at = p->token.start;
 	int err;
 
-	if (st->kind != STMT_PEEK && litmus_is_check(st->kind))
+	if (st->kind != STMT_PEEK && st->kind != STMT_SCAN && litmus_is_check(st->kind))
 		return parse_fail(p, at, "a check holds or does not: 'fails' and 'may fail' stand after statements");
 	err = lex_next(p);
 	if (!err && outcome == OUTCOME_MAY_FAIL) {
@@ -458,6 +458,7 @@ static void free_stmt(struct stmt *st)
 		free(st->texts[i].bytes);
 	free(st->texts);
 	free(st->counter);
+	free(st->ranges);
 	free(st->source);
 }
 

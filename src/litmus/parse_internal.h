@@ -108,7 +108,7 @@ char *parse_copy(const char *bytes, size_t nbytes);
 
 /* A growing message of possible words. */
 struct word_list {
-	char text[190];
+	char text[220];
 	size_t nbytes;
 };
 void word_list_add(struct word_list *list, const char *word);
@@ -183,5 +183,7 @@ int error_take(struct parser *p, int *error);
 extern const char *const litmus_need_words[NEED_COUNT];
 extern const char *const litmus_advice_words[ADVICE_COUNT];
 extern const char *const litmus_flag_words[LFLAG_COUNT];
+extern const char *const litmus_event_words[EVENT_COUNT];
+extern const char *const litmus_scan_words[SCAN_COUNT];
 
 #endif

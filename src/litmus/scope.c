@@ -124,8 +124,8 @@ int scope_enter_first(struct parser *p)
  * or `check A`, would mean something else.
  */
 static const char *const statement_words[] = {
-	"check",   "device",  "unpin",  "put",    "file",     "sync", "truncate", "ksm",    "reclaim",
-	"swapoff", "migrate", "cgroup", "inject", "parallel", "lane", "end",      "unlock", "count",
+	"check",  "device", "unpin",    "put",  "file", "sync",   "truncate", "ksm",   "reclaim", "swapoff", "migrate",
+	"cgroup", "inject", "parallel", "lane", "end",  "unlock", "count",    "punch", "store",   "drop",
 };
 static const char *const check_words[] = {"reads", "mapcount", "rss"};
 

@@ -58,6 +58,8 @@ static int check_permissions(struct check *check, const struct vma *vma, uint64_
 		return broken(check, "INV-PT-2", "va %#lx: writable entry of a read-only mapping", va);
 	if (pte_is_uffd_wp(pte))
 		return broken(check, "INV-UFFD-1", "va %#lx: write-protected entry is writable", va);
+	if (needs_soft_dirty(vma, pte))
+		return broken(check, "INV-DIRTY-1", "va %#lx: writable, but a store would not be noted", va);
 	if (vma_is_cow(vma) && pte_is_special(pte))
 		return broken(check, "INV-COW-1", "va %#lx: private entry without a page is writable", va);
 	return 0;
@@ -217,6 +219,7 @@ static bool holds_reference(const struct check *check, struct pte pte)
 static int check_leaf(struct check *check, struct table *leaf, uint64_t start, bool is_private)
 {
 	unsigned used = 0, anon = 0, file = 0, swap = 0;
+	uint32_t wp = 0;
 	int error = 0;
 
 	for (unsigned i = 0; i < table_fanout(0) && !error; i++) {
@@ -229,6 +232,7 @@ static int check_leaf(struct check *check, struct table *leaf, uint64_t start, b
 		if (!vma)
 			return broken(check, "INV-PT-1", "va %#lx: an entry outside every mapping", va);
 		used++;
+		wp |= (uint32_t)pte_is_uffd_wp(pte) << i;
 		anon += pte_kind(pte) == PTE_KIND_ANON;
 		file += pte_kind(pte) == PTE_KIND_SHARED;
 		swap += pte_kind(pte) == PTE_KIND_SWAP;
@@ -239,6 +243,9 @@ static int check_leaf(struct check *check, struct table *leaf, uint64_t start, b
 	if (!error && (used != leaf->used || anon != leaf->anon || file != leaf->file || swap != leaf->swap))
 		return broken(check, "INV-TABLE-1", "leaf at %#lx: totals %u/%u/%u/%u, recounted %u/%u/%u/%u", start,
 			      leaf->used, leaf->anon, leaf->file, leaf->swap, used, anon, file, swap);
+	if (!error && wp != leaf_wp_mask(leaf))
+		return broken(check, "INV-TABLE-1", "leaf at %#lx: write-protected %#x, recounted %#x", start,
+			      leaf_wp_mask(leaf), wp);
 	return error;
 }
 

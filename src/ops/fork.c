@@ -10,6 +10,7 @@
 #include "base/mutate.h"
 #include "cache/cache.h"
 #include "fault/fault.h"
+#include "space/notifier.h"
 
 #include <errno.h>
 
@@ -19,6 +20,7 @@ struct fork {
 	enum ucow_fork_mode mode;
 	struct list copies; /* frames set aside for early copies, in address order; index names the frame to copy */
 	uint64_t early_copies;
+	struct list notes; /* to userfaultfds of the parent that want to hear of it */
 };
 
 /* ---- mappings ---- */
@@ -29,12 +31,75 @@ static bool is_absent_in_child(const struct vma *vma)
 }
 
 /*
- * Only what cannot be faulted in again: shared memory has its object, memory that was never written has the zero page.
- * Wiped memory starts empty.
+ * Whether entries say what is the space's own business: a protection that children do not have, or have for
+ * themselves. Such ranges are copied entry by entry in every mode, so that a bit means the same for all who share a
+ * table.
+ */
+static bool entries_are_personal(const struct vma *vma)
+{
+	return vma->flags & (VMA_UFFD_WP | VMA_LOCKED);
+}
+
+/* The child goes on with the protection (B.4). While fork is at it, the child's mapping has the flag of its parent's.
+ */
+static bool keeps_protection(const struct vma *vma)
+{
+	return vma->uffd && (vma->flags & VMA_UFFD_WP);
+}
+
+/*
+ * Only what cannot be faulted in again: shared memory has its object, memory that was never written has the zero page,
+ * but for a protection nobody else remembers. Wiped memory starts empty.
  */
 static bool entries_are_copied(const struct vma *vma)
 {
-	return !(vma->flags & VMA_WIPEONFORK) && (vma->has_anon || (vma->flags & VMA_PFNMAP));
+	return !(vma->flags & VMA_WIPEONFORK) && (vma->has_anon || (vma->flags & VMA_PFNMAP) || keeps_protection(vma));
+}
+
+/* The child's userfaultfd for what @uffd watches in the parent, made at the first such mapping. */
+static int uffd_of_child(struct fork *fork, struct ucow_uffd *uffd, struct ucow_uffd **made)
+{
+	struct ucow_uffd_msg msg = {.event = UCOW_UFFD_EVENT_FORK};
+	int error;
+
+	if (!uffd_has(uffd, UCOW_UFFD_FEATURE_EVENT_FORK) || fork->child->read_only) {
+		*made = NULL;
+		return 0;
+	}
+	*made = uffd_noted_child(&fork->notes, uffd);
+	if (*made)
+		return 0;
+	msg.child = *made = uffd_create(fork->child, &uffd->with);
+	if (!msg.child)
+		return -ENOMEM;
+	error = uffd_note(&fork->notes, uffd, &msg);
+	if (error)
+		uffd_put(msg.child);
+	else
+		list_add_tail(&fork->child->uffds, &msg.child->link);
+	return error;
+}
+
+/* What no child has, unless its userfaultfd was told of it. */
+static void strip_mappings(struct fork *fork)
+{
+	VMA_FOR_EACH (vma, &fork->child->vmas) {
+		vma->flags &= ~(unsigned)(VMA_LOCKED | VMA_LOCKONFAULT);
+		if (!vma->uffd)
+			vma->flags &= ~(unsigned)VMA_UFFD;
+	}
+}
+
+/* Nobody will receive the child's userfaultfds. */
+static void forget_uffds(struct fork *fork)
+{
+	uffd_forget(&fork->notes);
+	while (!list_is_empty(&fork->child->uffds)) {
+		struct ucow_uffd *uffd = container_of(fork->child->uffds.next, struct ucow_uffd, link);
+
+		list_del(&uffd->link);
+		uffd_put(uffd);
+	}
 }
 
 static int duplicate_mappings(struct fork *fork)
@@ -48,6 +113,7 @@ static int duplicate_mappings(struct fork *fork)
 		if (!copy)
 			return -ENOMEM;
 		*copy = *vma;
+		copy->uffd = NULL;
 		copy->has_anon &= !(vma->flags & VMA_WIPEONFORK);
 		copy->inherited = copy->has_anon;
 		copy->user = NULL;
@@ -60,6 +126,8 @@ static int duplicate_mappings(struct fork *fork)
 			return -ENOMEM;
 		}
 		vma_insert(&fork->child->vmas, copy);
+		if (unlikely(vma->uffd) && uffd_of_child(fork, vma->uffd, &copy->uffd))
+			return -ENOMEM;
 	}
 	return 0;
 }
@@ -111,16 +179,16 @@ static int reserve_copies(struct fork *fork, const struct vma *vma, struct table
 }
 
 /* The leaves of [start, end) whose entries are copied one by one: with lazy sharing, those that may hold references. */
-static struct table *next_copied_leaf(const struct fork *fork, uint64_t *va, uint64_t end)
+static struct table *next_copied_leaf(const struct fork *fork, const struct vma *vma, uint64_t *va, uint64_t end)
 {
-	return table_next_leaf(&fork->parent->pt, va, end, fork->mode == UCOW_FORK_LAZY);
+	return table_next_leaf(&fork->parent->pt, va, end, fork->mode == UCOW_FORK_LAZY && !entries_are_personal(vma));
 }
 
 static int prepare_mapping(struct fork *fork, const struct vma *vma, uint64_t start, uint64_t end)
 {
 	struct table *leaf, *target;
 
-	for (uint64_t va = start; (leaf = next_copied_leaf(fork, &va, end)); va = table_leaf_end(va, end)) {
+	for (uint64_t va = start; (leaf = next_copied_leaf(fork, vma, &va, end)); va = table_leaf_end(va, end)) {
 		if (leaf->used && table_own_leaf_of(&fork->child->pt, va, leaf, &target))
 			return -ENOMEM;
 		if ((fork->has_pinned || leaf->swap) && reserve_copies(fork, vma, leaf, va, table_leaf_end(va, end)))
@@ -148,7 +216,7 @@ static int hide_mappings(struct fork *fork)
 	VMA_FOR_EACH (vma, &fork->parent->vmas) {
 		if (error)
 			break;
-		if (is_absent_in_child(vma) || (vma->flags & VMA_WIPEONFORK))
+		if (is_absent_in_child(vma) || (vma->flags & VMA_WIPEONFORK) || entries_are_personal(vma))
 			error = table_zap(&fork->child->pt, vma->start, vma->end);
 	}
 	return error;
@@ -172,7 +240,7 @@ static bool block_is_shared(const struct fork *fork, uint64_t start, bool marked
 	struct vma *vma = vma_find(&fork->parent->vmas, start);
 
 	for (; vma && vma->start < table_block_end(start); vma = vma_next(vma))
-		if (is_absent_in_child(vma) || (vma->flags & VMA_WIPEONFORK))
+		if (is_absent_in_child(vma) || (vma->flags & VMA_WIPEONFORK) || entries_are_personal(vma))
 			return false;
 	return !marked;
 }
@@ -238,12 +306,17 @@ static struct ucow_page *reserved_copy(struct fork *fork, const struct ucow_page
 static struct pte copy_early(struct fork *fork, struct vma *vma, const struct table *target, uint64_t va,
 			     struct pte pte, struct ucow_page *copy)
 {
+	struct pte made;
+
 	list_del(&copy->link);
 	page_copy(page_bytes(copy), pte_host(&fork->parent->machine->frames, pte));
 	anon_page_init(fork->child, vma, target, va, copy);
 	fork->early_copies++;
 	count_false_positive(fork, pte_page(&fork->parent->machine->frames, pte));
-	return entry_permit(vma, pte_mkdirty(pte_make_anon(copy)), true);
+	made = pte_mkdirty(pte_make_anon(copy));
+	if (pte_is_uffd_wp(pte) && keeps_protection(vma))
+		made = pte_mk_uffd_wp(made);
+	return pte_clear_locked(entry_permit(vma, made, true));
 }
 
 /* One more entry maps the page; it is nobody's alone any more. */
@@ -255,7 +328,14 @@ static void share_page(struct ucow_page *page)
 	page_map(page);
 }
 
-/* The child's entry for a shared one: old, not write-protected by userfaultfd; both sides lose the write permission. */
+/* What is locked is so for the parent; the protection stays behind, unless the child's userfaultfd was told (B.4). */
+static struct pte leave_protection(const struct vma *vma, struct pte pte)
+{
+	pte = pte_clear_locked(pte);
+	return keeps_protection(vma) || MUTATED(FORK_KEEPS_UFFD_WP) ? pte : pte_clear_uffd_wp(pte);
+}
+
+/* The child's entry for a shared one: old; both sides lose the write permission. */
 static struct pte share_entry(struct table *leaf, const struct vma *vma, uint64_t va, struct pte pte)
 {
 	if (vma_is_cow(vma) && pte_is_writable(pte)) {
@@ -267,11 +347,11 @@ static struct pte share_entry(struct table *leaf, const struct vma *vma, uint64_
 	}
 	if (pte_has_page(pte))
 		pte = pte_mkold(pte);
-	return pte_clear_uffd_wp(pte);
+	return leave_protection(vma, pte);
 }
 
 /* A page in a swap slot: one entry more names it, and neither is alone any more (B.4). */
-static struct pte share_swap(struct fork *fork, struct table *leaf, uint64_t va, struct pte pte)
+static struct pte share_swap(struct fork *fork, const struct vma *vma, struct table *leaf, uint64_t va, struct pte pte)
 {
 	struct table_pool *pool = &fork->parent->machine->tables;
 	struct pte shared = MUTATED(SWAP_FORK_KEEPS_EXCLUSIVE) ? pte : pte_swap_share(pte);
@@ -279,7 +359,7 @@ static struct pte share_swap(struct fork *fork, struct table *leaf, uint64_t va,
 	pool->swap->dup(pool->swap_arg, pte_swap_entry(pte), 1);
 	if (!pte_is_same(shared, pte))
 		leaf_set(leaf, va, shared);
-	return pte_clear_uffd_wp(shared);
+	return leave_protection(vma, shared);
 }
 
 /*
@@ -292,10 +372,6 @@ static struct pte copy_entry(struct fork *fork, struct vma *vma, struct table *l
 {
 	struct pte pte = leaf_get(leaf, va);
 
-	if (pte_kind(pte) == PTE_KIND_SHARED) {
-		page_get(pte_page(&fork->parent->machine->frames, pte));
-		page_map(pte_page(&fork->parent->machine->frames, pte));
-	}
 	if (pte_kind(pte) == PTE_KIND_ANON) {
 		struct ucow_page *page = pte_page(&fork->parent->machine->frames, pte);
 		struct ucow_page *copy = reserved_copy(fork, page);
@@ -307,9 +383,12 @@ static struct pte copy_entry(struct fork *fork, struct vma *vma, struct table *l
 			return pte_none();
 		}
 		share_page(page);
+	} else if (pte_kind(pte) == PTE_KIND_SHARED) {
+		page_get(pte_page(&fork->parent->machine->frames, pte));
+		page_map(pte_page(&fork->parent->machine->frames, pte));
 	}
 	if (unlikely(pte_is_swap(pte)))
-		return share_swap(fork, leaf, va, pte);
+		return share_swap(fork, vma, leaf, va, pte);
 	table_count_zero(&fork->child->machine->tables, pte, 1);
 	return pte_is_none(pte) ? pte : share_entry(leaf, vma, va, pte);
 }
@@ -330,7 +409,7 @@ static void copy_mapping(struct fork *fork, struct vma *vma, uint64_t start, uin
 {
 	struct table *leaf;
 
-	for (uint64_t va = start; (leaf = next_copied_leaf(fork, &va, end)); va = table_leaf_end(va, end))
+	for (uint64_t va = start; (leaf = next_copied_leaf(fork, vma, &va, end)); va = table_leaf_end(va, end))
 		if (leaf->used)
 			copy_leaf(fork, vma, leaf, va, table_leaf_end(va, end));
 }
@@ -394,12 +473,16 @@ static int fork_locked(struct fork *fork)
 
 	if (error)
 		return error;
+	/* First of all, so that what followers write is either in the child or after it. */
+	notify_start(fork->parent, 0, UCOW_ADDRESS_LIMIT, UCOW_NOTIFY_PROTECT);
 	stop(fork->parent);
 	fork->has_pinned = atomic_load(&fork->parent->has_pinned); /* set before a fast pin looks at the sequence */
 	error = prepare(fork);
 	if (!error)
 		copy_entries(fork);
+	strip_mappings(fork);
 	resume(fork->parent);
+	notify_end(fork->parent, 0, UCOW_ADDRESS_LIMIT, UCOW_NOTIFY_PROTECT);
 	release_copies(fork);
 	return error;
 }
@@ -447,6 +530,7 @@ static int fork_once(struct ucow_mm *parent, const struct fork_request *request,
 	int error;
 
 	list_init(&fork.copies);
+	list_init(&fork.notes);
 	fork.child = mm_create(parent->machine);
 	if (!fork.child)
 		return -ENOMEM;
@@ -470,11 +554,13 @@ static int fork_once(struct ucow_mm *parent, const struct fork_request *request,
 		rwlock_write_unlock(&fork.child->mmap_lock);
 	rwlock_write_unlock(&parent->mmap_lock);
 	if (error) {
+		forget_uffds(&fork);
 		space_discard(fork.child);
 		return error;
 	}
 	mm_publish(fork.child);
 	report(&fork, pinned);
+	uffd_send(&fork.notes);
 	*child = fork.child;
 	return 0;
 }

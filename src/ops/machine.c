@@ -111,6 +111,8 @@ int ucow_machine_create(const struct ucow_machine_options *options, struct ucow_
 	mutex_init(&machine->lock, LOCK_MACHINE);
 	mutex_init(&machine->swap_lock, LOCK_SWAPON);
 	rwlock_init(&machine->relief_lock, LOCK_RELIEF);
+	rwlock_init(&machine->notify_lock, LOCK_NOTIFY);
+	list_init(&machine->notifiers);
 	machine->shrink = pressure_ops.shrink;
 	list_init(&machine->spaces);
 	list_init(&machine->cpus);
@@ -167,6 +169,7 @@ int ucow_machine_destroy(struct ucow_machine *machine)
 	mutex_destroy(&machine->lock);
 	mutex_destroy(&machine->swap_lock);
 	rwlock_destroy(&machine->relief_lock);
+	rwlock_destroy(&machine->notify_lock);
 	host_free(machine);
 	return 0;
 }

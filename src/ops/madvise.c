@@ -3,6 +3,7 @@
 #include "ops/ops.h"
 
 #include "fault/fault.h"
+#include "space/notifier.h"
 
 #include <errno.h>
 
@@ -120,8 +121,15 @@ static struct pte make_lazyfree(struct ucow_mm *mm, const struct vma *vma, struc
 	return pte_mkold(pte_mkclean(pte));
 }
 
+static bool markers_stay(const struct vma *vma)
+{
+	return vma->object && (vma->flags & VMA_UFFD_WP);
+}
+
 static int advise_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end, enum ucow_advice advice)
 {
+	int error = 0;
+
 	if (advice == UCOW_MADV_FREE) {
 		if (!is_private_anon(vma))
 			return -EINVAL;
@@ -130,7 +138,13 @@ static int advise_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, u
 	}
 	if (vma->flags & VMA_PFNMAP)
 		return -EINVAL;
-	return table_zap(&mm->pt, start, end);
+	notify_start(mm, start, end, UCOW_NOTIFY_CLEAR);
+	if (markers_stay(vma))
+		zap_keeping_protection(mm, start, end);
+	else
+		error = table_zap(&mm->pt, start, end);
+	notify_end(mm, start, end, UCOW_NOTIFY_CLEAR);
+	return error;
 }
 
 /* ---- the call ---- */
@@ -143,8 +157,11 @@ static int own_advised(struct ucow_mm *mm, uint64_t start, uint64_t end, enum uc
 
 	if (advice == UCOW_MADV_FREE)
 		return table_own_range(&mm->pt, start, end);
-	for (; vma && vma->start < end && !error; vma = vma_next(vma))
-		error = table_own_edges(&mm->pt, max_u64(start, vma->start), min_u64(end, vma->end));
+	for (; vma && vma->start < end && !error; vma = vma_next(vma)) {
+		uint64_t from = max_u64(start, vma->start), to = min_u64(end, vma->end);
+
+		error = markers_stay(vma) ? table_own_range(&mm->pt, from, to) : table_own_edges(&mm->pt, from, to);
+	}
 	return error;
 }
 
@@ -198,6 +215,52 @@ static int advise_reclaim(struct ucow_mm *mm, uint64_t start, uint64_t end, bool
 	return error;
 }
 
+/* The first range at or above @va whose userfaultfd wants to hear that it is dropped. Returns: 0; -ENOMEM. */
+static int note_remove(struct ucow_mm *mm, uint64_t *va, uint64_t end, struct list *notes)
+{
+	struct vma *vma;
+	int error = 0;
+
+	rwlock_read_lock(&mm->mmap_lock);
+	vma = vma_find(&mm->vmas, *va);
+	while (vma && vma->start < end && !(vma->uffd && uffd_has(vma->uffd, UCOW_UFFD_FEATURE_EVENT_REMOVE)))
+		vma = vma_next(vma);
+	if (vma && vma->start < end) {
+		uint64_t start = max_u64(*va, vma->start);
+		const struct ucow_uffd_msg msg = {
+			.event = UCOW_UFFD_EVENT_REMOVE,
+			.va = start,
+			.length = min_u64(end, vma->end) - start,
+		};
+
+		*va = start + msg.length;
+		error = uffd_note(notes, vma->uffd, &msg);
+	} else {
+		*va = end;
+	}
+	rwlock_read_unlock(&mm->mmap_lock);
+	return error;
+}
+
+/* Before anything is dropped, as Linux does: who supplies pages may hold them ready. */
+static int send_remove(struct ucow_mm *mm, uint64_t start, uint64_t end)
+{
+	struct list notes;
+	int error = 0;
+
+	list_init(&notes);
+	while (start < end && !error) {
+		error = note_remove(mm, &start, end, &notes);
+		uffd_send(&notes);
+	}
+	return error;
+}
+
+static bool drops(enum ucow_advice advice)
+{
+	return advice == UCOW_MADV_DONTNEED || advice == UCOW_MADV_FREE;
+}
+
 int ucow_madvise(struct ucow_mm *mm, uint64_t va, uint64_t length, enum ucow_advice advice)
 {
 	const struct flag_advice *flags;
@@ -216,6 +279,11 @@ int ucow_madvise(struct ucow_mm *mm, uint64_t va, uint64_t length, enum ucow_adv
 		return advise_reclaim(mm, va, va + length, advice == UCOW_MADV_PAGEOUT);
 	if (is_populate(advice))
 		return populate(mm, va, va + length, advice == UCOW_MADV_POPULATE_WRITE);
+	if (drops(advice)) {
+		error = send_remove(mm, va, va + length);
+		if (error)
+			return error;
+	}
 	flags = flag_advice_of(advice);
 	rwlock_write_lock(&mm->mmap_lock);
 	error = flags ? advise_flags(mm, va, va + length, flags) : advise_range(mm, va, va + length, advice);

@@ -173,8 +173,9 @@ static bool entry_permits(struct ucow_mm *mm, uint64_t va, bool write)
 	return pte_is_present(pte) && (!write || (pte_is_writable(pte) && walk.is_private));
 }
 
-/* Requires: mmap_lock shared. *at: how far it has come. *over_limit: room for one more page has to be made first. */
-static int populate_range(struct ucow_mm *mm, uint64_t *at, uint64_t end, bool write, bool *over_limit)
+/* Requires: mmap_lock shared. *at: how far it has come. *last: what the last fault said. */
+static int populate_range(struct ucow_mm *mm, uint64_t *at, uint64_t end, bool write, struct uffd_wait *wait,
+			  enum fault_result *last)
 {
 	struct vma *vma = NULL;
 
@@ -189,8 +190,8 @@ static int populate_range(struct ucow_mm *mm, uint64_t *at, uint64_t end, bool w
 		if ((vma->flags & VMA_PFNMAP) || !(vma->flags & (write ? VMA_WRITE : VMA_READ)))
 			return -EINVAL;
 		while (result == FAULT_DONE && !entry_permits(mm, va, write))
-			result = fault_handle(mm, vma, va, write ? FAULT_WRITE : FAULT_READ);
-		*over_limit = result == FAULT_OVER_LIMIT;
+			result = fault_handle(mm, vma, va, write ? FAULT_WRITE : FAULT_READ, wait);
+		*last = result;
 		if (result == FAULT_SIGBUS)
 			return -EFAULT;
 		if (result != FAULT_DONE)
@@ -202,21 +203,25 @@ static int populate_range(struct ucow_mm *mm, uint64_t *at, uint64_t end, bool w
 /* What makes room for the last pages may take the first ones away again: they were there. */
 int populate(struct ucow_mm *mm, uint64_t start, uint64_t end, bool write)
 {
+	enum fault_result last = FAULT_DONE;
 	uint64_t at = start, before;
-	bool over_limit = false;
+	struct uffd_wait wait;
 	unsigned tries = 0;
 	int error;
 
+	uffd_wait_init(&wait);
 	do {
 		rwlock_read_lock(&mm->mmap_lock);
 		before = at;
-		error = populate_range(mm, &at, end, write, &over_limit);
+		error = populate_range(mm, &at, end, write, &wait, &last);
 		if (at != before)
 			tries = 0;
 		rwlock_read_unlock(&mm->mmap_lock);
 		epoch_settle(&mm->machine->epoch);
-	} while (error &&
-		 ((over_limit && !group_make_room(mm->group, 1)) || (error == -ENOMEM && space_relieve(mm, &tries))));
+		if (error && unlikely(last == FAULT_USERFAULT))
+			error = uffd_wait(&wait) ? -EFAULT : -EAGAIN;
+	} while (error && (error == -EAGAIN || (last == FAULT_OVER_LIMIT && !group_make_room(mm->group, 1)) ||
+			   (error == -ENOMEM && space_relieve(mm, &tries))));
 	return error;
 }
 

@@ -21,9 +21,9 @@ static struct pte reprotect(struct ucow_mm *mm, const struct vma *vma, struct pt
 	if (!vma_is_accessible(vma))
 		return pte_mk_protnone(pte);
 	pte = pte_clear_protnone(pte);
-	if (!(vma->flags & VMA_WRITE))
+	if (!(vma->flags & VMA_WRITE) || pte_is_uffd_wp(pte))
 		return pte_wrprotect(pte);
-	if ((!vma_is_cow(vma) && !vma_is_tracked(vma)) || entry_may_upgrade(mm, vma, pte))
+	if ((!vma_is_cow(vma) && !vma_wants_notify(vma)) || entry_may_upgrade(mm, vma, pte))
 		return pte_mkwrite(pte);
 	return pte;
 }
@@ -38,6 +38,17 @@ static uint64_t covered_until(struct ucow_mm *mm, uint64_t start, uint64_t end)
 		vma = vma_next(vma);
 	}
 	return min_u64(start, end);
+}
+
+/* Where the first mapping of a range that is covered starts that may not get @permissions, or @end. */
+static uint64_t permitted_until(struct ucow_mm *mm, uint64_t start, uint64_t end, unsigned permissions)
+{
+	struct vma *vma = permissions & VMA_WRITE ? vma_at(&mm->vmas, start) : NULL;
+
+	for (; vma && vma->start < end; vma = vma_next(vma))
+		if (unlikely(vma->flags & VMA_NOWRITE))
+			return max_u64(start, vma->start);
+	return end;
 }
 
 /* Whether any mapping of a range that is covered would change; nothing is split where none does. */
@@ -65,11 +76,12 @@ static unsigned reprotected_flags(const struct vma *vma, unsigned permissions)
 	return vma->has_anon ? flags : flags & ~(unsigned)VMA_ACCOUNT;
 }
 
-/* As the system call does: what precedes a hole changes. All splitting comes first, so that no memory means no change.
+/* As the system call does: what precedes a hole, or a mapping that refuses, changes. All splitting comes first, so that
+ * no memory means no change.
  */
 static int protect_range(struct ucow_mm *mm, uint64_t start, uint64_t end, unsigned permissions)
 {
-	uint64_t covered = covered_until(mm, start, end);
+	uint64_t there = covered_until(mm, start, end), covered = permitted_until(mm, start, there, permissions);
 	int error = 0;
 
 	if (is_change(mm, start, covered, permissions)) {
@@ -90,7 +102,9 @@ static int protect_range(struct ucow_mm *mm, uint64_t start, uint64_t end, unsig
 		change_range(mm, vma, vma->start, vma->end, reprotect);
 	}
 	vmas_merge(mm, start, covered);
-	return covered < end ? -ENOMEM : 0;
+	if (covered < there)
+		return -EACCES;
+	return there < end ? -ENOMEM : 0;
 }
 
 int ucow_mprotect(struct ucow_mm *mm, uint64_t va, uint64_t length, unsigned prot)

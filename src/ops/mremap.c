@@ -9,6 +9,7 @@
 #include "base/host.h"
 #include "base/mutate.h"
 #include "fault/fault.h"
+#include "space/notifier.h"
 
 #include <errno.h>
 #include <string.h>
@@ -17,7 +18,8 @@ struct remap {
 	struct ucow_mm *mm;
 	uint64_t from, old_length;
 	uint64_t to, new_length;
-	bool keep_old; /* MREMAP_DONTUNMAP */
+	bool keep_old;         /* MREMAP_DONTUNMAP */
+	bool keeps_protection; /* of the entries that are moved at the moment: the mapping stays with its userfaultfd */
 	/* The mappings that move: one, or several whose lengths stay and between which holes stay holes. */
 	unsigned nparts;
 	struct vma **targets; /* one a part, in order */
@@ -51,7 +53,9 @@ static void move_entry(struct remap *remap, struct table *source, struct table *
 	leaf_set(source, va, pte_none());
 	if (MUTATED(LOSE_PIN_ON_MOVE) && pte_kind(pte) == PTE_KIND_ANON)
 		pte = copy_instead(remap, target, to, pte);
-	leaf_set(target, to, pte_mk_soft_dirty(pte_clear_uffd_wp(pte)));
+	if (!remap->keeps_protection)
+		pte = pte_clear_uffd_wp(pte);
+	leaf_set(target, to, pte_is_present(pte) || pte_is_swap(pte) ? pte_mk_soft_dirty(pte) : pte);
 }
 
 /* Entries [va, end) of one source leaf that go to one target leaf. The mmap lock is exclusive: no order among leaves.
@@ -63,6 +67,7 @@ static void move_run(struct remap *remap, struct table *source, uint64_t va, uin
 	/* A source leaf that was made just now, as the target of others, is empty, and nothing was made for it. */
 	if (!target)
 		return;
+	remap->keeps_protection = vma_at(&remap->mm->vmas, va - remap->from + remap->to)->uffd;
 	table_lock(source);
 	if (target != source)
 		table_lock_nested(target);
@@ -144,6 +149,10 @@ static struct vma *make_target(struct remap *remap, const struct vma *source)
 	target->end = remap->nparts > 1 || source->end < old_end_of(remap) ? source->end - remap->from + remap->to
 									   : remap->to + remap->new_length;
 	target->flags = source->flags;
+	if (source->uffd && uffd_has(source->uffd, UCOW_UFFD_FEATURE_EVENT_REMAP))
+		target->uffd = source->uffd;
+	else
+		target->flags &= ~(unsigned)VMA_UFFD;
 	/* Memory without pages yet is as if mapped here in the first place, and may merge with its new neighbours. */
 	target->pgoff = vma_is_cow(source) && !source->object && !source->has_anon ? target->start >> UCOW_PAGE_SHIFT
 										  : source->pgoff;
@@ -184,6 +193,38 @@ static int make_targets(struct remap *remap)
 	return 0;
 }
 
+/* A mapping that moves along with its userfaultfd. */
+static int note_remap(struct remap *remap)
+{
+	struct vma *vma = vma_at(&remap->mm->vmas, remap->from);
+	int error = 0;
+
+	for (; vma && vma->start < old_end_of(remap) && !error; vma = vma_next(vma)) {
+		const struct ucow_uffd_msg msg = {
+			.event = UCOW_UFFD_EVENT_REMAP,
+			.va = vma->start,
+			.length = vma->end - vma->start,
+			.to = vma->start - remap->from + remap->to,
+		};
+
+		if (vma->uffd && uffd_has(vma->uffd, UCOW_UFFD_FEATURE_EVENT_REMAP))
+			error = uffd_note(&remap->mm->uffd_notes, vma->uffd, &msg);
+	}
+	return error;
+}
+
+/* In Linux's order: what was at the target, the move, what is left of the source. */
+static int note_move(struct remap *remap)
+{
+	int error = uffd_note_unmap(remap->mm, remap->to, remap->to + remap->new_length);
+
+	if (!error)
+		error = note_remap(remap);
+	if (!error && !remap->keep_old)
+		error = uffd_note_unmap(remap->mm, remap->from, old_end_of(remap));
+	return error;
+}
+
 static void merge_ranges(struct remap *remap)
 {
 	vmas_merge(remap->mm, remap->from, old_end_of(remap));
@@ -204,7 +245,10 @@ static int prepare_move(struct remap *remap)
 	if (!error)
 		error = own_tables(remap);
 	if (!error)
+		error = note_move(remap);
+	if (!error)
 		return 0;
+	uffd_forget(&remap->mm->uffd_notes);
 	release_targets(remap);
 	merge_ranges(remap);
 	return error;
@@ -218,6 +262,8 @@ static int move(struct remap *remap)
 
 	if (error)
 		return error;
+	notify_start(mm, remap->from, old_end, UCOW_NOTIFY_UNMAP);
+	notify_start(mm, remap->to, remap->to + remap->new_length, UCOW_NOTIFY_UNMAP);
 	for (unsigned i = 0; i < remap->nparts; i++) {
 		struct vma *target = remap->targets[i];
 
@@ -232,6 +278,8 @@ static int move(struct remap *remap)
 			UCOW_BUG("emptying tables of one's own needed memory");
 		vmas_remove(mm, remap->from, old_end);
 	}
+	notify_end(mm, remap->to, remap->to + remap->new_length, UCOW_NOTIFY_UNMAP);
+	notify_end(mm, remap->from, old_end, UCOW_NOTIFY_UNMAP);
 	host_free(remap->targets);
 	merge_ranges(remap);
 	return 0;

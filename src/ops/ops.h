@@ -37,8 +37,16 @@ void space_discard(struct ucow_mm *mm);
  * permission any more that was taken away [rule 10].
  * Requires: mmap_lock exclusively; the range's leaves are owned (table_own_range).
  */
-void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end,
-		  struct pte (*change)(struct ucow_mm *mm, const struct vma *vma, struct pte pte));
+typedef struct pte change_entry(struct ucow_mm *mm, const struct vma *vma, struct pte pte);
+void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end, change_entry *change);
+/* change_entries - the same without the wait: bump, shootdown and those who follow the space are the caller's. */
+void change_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end, change_entry *change);
+
+/*
+ * zap_keeping_protection - empty [start, end) of a file or shared mapping: what was protected for a userfaultfd stays so
+ * (B.7). Requires: mmap_lock exclusively; the range's leaves are owned.
+ */
+void zap_keeping_protection(struct ucow_mm *mm, uint64_t start, uint64_t end);
 
 /*
  * unmerge_range - give the entries of merged pages pages of their own, but for mappings with one of the flags @spared.

@@ -3,6 +3,8 @@
 #include "ops/ops.h"
 
 #include "cache/cache.h"
+#include "fault/uffd.h"
+#include "space/notifier.h"
 
 #include <errno.h>
 
@@ -26,9 +28,11 @@ void space_discard(struct ucow_mm *mm)
 	struct ucow_machine *machine = mm->machine;
 
 	mm_retire(mm);
+	notify_release(mm);
 	/* The tables first: pages of shared mappings are still in their objects. */
 	page_table_drop(&mm->pt);
 	vmas_remove(mm, 0, UCOW_ADDRESS_LIMIT);
+	uffd_space_end(mm);
 	mm_free(mm);
 	epoch_settle(&machine->epoch);
 	cache_settle(machine);
@@ -38,10 +42,14 @@ void space_write_unlock(struct ucow_mm *mm)
 {
 	struct ucow_snapshot_group *group = mm->group;
 	bool trim = unlikely(group) && group_settle(group);
+	struct list notes;
 
+	list_init(&notes);
+	uffd_take_notes(mm, &notes);
 	rwlock_write_unlock(&mm->mmap_lock);
 	epoch_settle(&mm->machine->epoch);
 	cache_settle(mm->machine);
+	uffd_send(&notes);
 	if (unlikely(trim))
 		(void)group_make_room(group, 0); /* what is unmapped is unmapped, whether or not a snapshot can go */
 }

@@ -50,7 +50,7 @@ static enum fault_result unmerge_some(struct ucow_mm *mm, uint64_t *va, uint64_t
 
 		if (vma->flags & spared)
 			continue;
-		result = fault_handle(mm, vma, *va, FAULT_UNSHARE);
+		result = fault_handle(mm, vma, *va, FAULT_UNSHARE, NULL);
 		if (result != FAULT_DONE)
 			return result;
 	}

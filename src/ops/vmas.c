@@ -4,6 +4,7 @@
 
 #include "base/host.h"
 #include "cache/cache.h"
+#include "fault/uffd.h"
 
 #include <errno.h>
 
@@ -93,6 +94,8 @@ void vmas_remove(struct ucow_mm *mm, uint64_t start, uint64_t end)
 	for (; vma && vma->start < end; vma = next) {
 		UCOW_BUG_ON(vma->start < start || vma->end > end);
 		next = vma_next(vma);
+		if (unlikely(vma->uffd)) /* they will find that there is nothing to wait for */
+			uffd_wake(vma->uffd, vma->start, vma->end);
 		vma_remove(&mm->vmas, vma);
 		vma_release(vma);
 	}

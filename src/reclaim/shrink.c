@@ -12,6 +12,7 @@
 #include "base/host.h"
 #include "base/mutate.h"
 #include "fault/policy.h"
+#include "space/notifier.h"
 
 /* ---- looking at a page ---- */
 
@@ -272,7 +273,9 @@ void shrink_batch(struct shrink *shrink)
 	take_slots(shrink);
 	if (!shrink->n)
 		return;
+	notify_all_start(shrink->machine, UCOW_NOTIFY_CLEAR);
 	unmap_all(shrink);
 	shoot_down(shrink);
+	notify_all_end(shrink->machine, UCOW_NOTIFY_CLEAR);
 	finish(shrink);
 }

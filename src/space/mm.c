@@ -19,6 +19,8 @@ struct ucow_mm *mm_create(struct ucow_machine *machine)
 	mm->serial = atomic_fetch_add_explicit(&machine->last_serial, 1, memory_order_relaxed) + 1;
 	atomic_init(&mm->pin_limit, machine->pin_limit);
 	rwlock_init(&mm->mmap_lock, LOCK_MMAP);
+	list_init(&mm->uffds);
+	list_init(&mm->uffd_notes);
 	vma_set_init(&mm->vmas, UCOW_ADDRESS_MIN, UCOW_ADDRESS_LIMIT);
 	page_table_init(&mm->pt, &machine->tables);
 	list_init(&mm->file_users);

@@ -4,7 +4,7 @@
  * business.
  *
  * Key letters: (C) fixed after creation (L) the machine's lock (M) mmap_lock: shared to read, exclusive to write
- * (A) atomic (T) the cpu's own thread
+ * (A) atomic (T) the cpu's own thread (N) notify_lock: shared while followers are called
  */
 #ifndef SPACE_MM_H
 #define SPACE_MM_H
@@ -24,6 +24,7 @@ struct ucow_memcg;
 struct ksm;
 struct ksm_space;
 struct writeback_thread;
+struct ucow_notifier;
 struct ucow_mm;
 struct ucow_machine;
 
@@ -85,6 +86,8 @@ struct ucow_machine {
 	_Atomic uint64_t dirty_limit;             /* (A) from which on whoever stores writes back; 0: none */
 	struct writeback_thread *writeback;       /* (L) NULL: does not run */
 	_Atomic uint64_t norphans;                /* (A) */
+	struct rwlock notify_lock;                /* LOCK_NOTIFY: (N) */
+	struct list notifiers;                    /* (N) of all spaces */
 	struct list *scan_at;                     /* (L) where the scanner is on the list of spaces; NULL: nowhere */
 	struct ksm *ksm;                          /* (L) to set; NULL: nothing was ever merged */
 	const struct ksm_ops *ksm_ops;            /* (L) to set, before ksm */
@@ -113,6 +116,9 @@ struct ucow_mm {
 	bool ending;                           /* (L) off the list */
 	_Atomic uint32_t holds;                /* (A) grows under (L) while not ending: see mm_hold */
 	struct ksm_space *ksm;                 /* what the scanner keeps; its own */
+	struct ucow_notifier *notifiers;       /* (M), and (N) to write; who follows it; NULL: nobody */
+	struct list uffds;                     /* (M) userfaultfds that watch it */
+	struct list uffd_notes;                /* (M) events to send as soon as the lock is free */
 };
 
 #if exploring

@@ -64,6 +64,7 @@ static void copy_leaf(struct table_pool *pool, struct table *shared, struct tabl
 	total_add(&copy->file, total_read(&shared->file));
 	total_add(&copy->swap, total_read(&shared->swap));
 	total_add(&copy->used, total_read(&shared->used));
+	atomic_store_explicit(&copy->uffd_wp, leaf_wp_mask(shared), memory_order_relaxed);
 	shared->accounted -= pool->accounts_ahead;
 }
 

@@ -331,6 +331,9 @@ void leaf_set(struct table *leaf, uint64_t va, struct pte pte)
 		if (more)
 			total_add(more, 1);
 	}
+	if (unlikely((pte.v ^ old.v) & PTE_UFFD_WP))
+		atomic_store_explicit(&leaf->uffd_wp, leaf_wp_mask(leaf) ^ (uint32_t)1 << slot_of(0, va),
+				      memory_order_relaxed);
 	if (pte_is_none(pte) != pte_is_none(old))
 		total_add(&leaf->used, pte_is_none(old) ? 1 : -1);
 	/* What walks without locks find behind the entry is there: the bytes of a new page, for instance. [ORD-ENTRY-1]

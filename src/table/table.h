@@ -71,6 +71,7 @@ struct table {
 	_Atomic uint16_t anon, file, swap;
 	uint32_t accounted;       /* (T) level 0: on behalf of how many paths its pages are counted; see share.c */
 	uint32_t tallied;         /* scratch of table_tally: references met so far */
+	_Atomic uint32_t uffd_wp; /* (T) to write; level 0: which entries are write-protected for userfaultfd */
 	struct grave grave;       /* once nobody refers to it */
 	_Atomic uint64_t slots[]; /* (T) to write; behind those of a leaf: struct kin, its first family */
 };
@@ -246,7 +247,6 @@ int page_table_share(struct page_table *parent, struct page_table *child);
  * references. Returns: whether there is one.
  */
 bool table_next_block(const struct page_table *pt, uint64_t *va, uint64_t end, bool *marked);
-uint64_t table_block_end(uint64_t va);
 /* table_prepare_block - make what @child needs to take @parent's block at @va. Returns: 0; -ENOMEM. */
 int table_prepare_block(const struct page_table *parent, struct page_table *child, uint64_t va);
 /*
@@ -394,6 +394,45 @@ static inline void table_count_zero(struct table_pool *pool, struct pte pte, int
 
 /* leaf_set - write the entry for @va and keep the totals. Requires: the leaf's lock. */
 void leaf_set(struct table *leaf, uint64_t va, struct pte pte);
+
+/* ---- scanning: scan.c ---- */
+
+#define TABLE_BLOCK_LEAVES 16
+
+/* The leaves of 2 MiB, where there are some. */
+struct table_block {
+	bool exists;     /* there may be some; else nothing of the 2 MiB has a leaf */
+	bool is_private; /* down to the table above them */
+	struct table *leaves[TABLE_BLOCK_LEAVES];
+};
+
+/* table_block - look up the block of @va, and have what heads its leaves fetched. Requires: the mmap lock exclusively.
+ */
+void table_block(const struct page_table *pt, uint64_t va, struct table_block *block);
+uint64_t table_block_end(uint64_t va);
+/* table_block_slot - which of the block's leaves covers @va. */
+static inline unsigned table_block_slot(uint64_t va)
+{
+	return (unsigned)(va >> (UCOW_PAGE_SHIFT + TABLE_LEAF_BITS)) & (TABLE_BLOCK_LEAVES - 1);
+}
+
+/* leaf_wp_mask - bit n: the leaf's entry n is write-protected for userfaultfd. */
+static inline uint32_t leaf_wp_mask(const struct table *leaf)
+{
+	return atomic_load_explicit(&leaf->uffd_wp, memory_order_relaxed);
+}
+
+/*
+ * leaf_protect - write-protect the entries of @slots for userfaultfd, empty ones by markers. Requires: a private path.
+ */
+void leaf_protect(struct table *leaf, uint32_t slots);
+
+/* leaf_fetch - have the first entry of @slots fetched, which is about to change. */
+static inline void leaf_fetch(const struct table *leaf, uint32_t slots)
+{
+	if (slots)
+		__builtin_prefetch((const void *)&leaf->slots[__builtin_ctz(slots)], 1);
+}
 
 /* ---- how cached translations are taken back: tlb.c (rules 8 to 14) ---- */
 

@@ -101,9 +101,18 @@ static int add_device(struct scene *s)
 	return ucow_swapon(s->w.machine, &options, &s->device);
 }
 
+/* Checks look at every frame: few frames, for every scene is opened hundreds of times. */
+static struct world small_world(void)
+{
+	struct ucow_machine_options options = default_options();
+
+	options.ram_bytes = (uint64_t)2 << 20;
+	return world_open_with(&options);
+}
+
 static struct scene open_scene(const struct scenario *scenario, uint32_t flags)
 {
-	struct scene s = {.w = world_open(), .flags = flags, .device = ~0u};
+	struct scene s = {.w = small_world(), .flags = flags, .device = ~0u};
 
 	scenario->prepare(&s);
 	ucow_machine_synchronize(s.w.machine);
@@ -729,7 +738,7 @@ TEST(work_in_a_small_group)
 /* Whether a device of the kind can be had here, lz4 and a file system with O_DIRECT permitting. */
 static bool has_device(uint32_t flags)
 {
-	struct scene s = {.w = world_open(), .flags = flags};
+	struct scene s = {.w = small_world(), .flags = flags};
 	int rc = add_device(&s);
 
 	world_close(&s.w);

@@ -584,16 +584,16 @@ TEST(only_possible_pairs_are_counted_as_missing)
 	struct fuzz_coverage coverage;
 	struct fuzz_pairs pairs = {0};
 
-	fuzz_pairs_coverage(&pairs, FUZZ_AGAINST_MODES, &coverage);
+	fuzz_pairs_coverage(&pairs, FUZZ_AGAINST_MODES, 0, &coverage);
 	CHECK_EQ(coverage.met, 0);
 	CHECK(coverage.possible > 300);
 	pairs.met[FUZZ_OP_MAP][FUZZ_OP_WRITE] = 3;
 	pairs.met[FUZZ_OP_WRITE][FUZZ_OP_FORK] = 2;
 	pairs.met[FUZZ_OP_WRITE][FUZZ_OP_MAP] = 1; /* cannot be */
-	fuzz_pairs_coverage(&pairs, FUZZ_AGAINST_MODES, &coverage);
+	fuzz_pairs_coverage(&pairs, FUZZ_AGAINST_MODES, 0, &coverage);
 	CHECK_EQ(coverage.met, 2);
 	CHECK_EQ(coverage.rarest, 2);
-	CHECK(!fuzz_pair_possible(FUZZ_OP_SNAPSHOT, FUZZ_OP_WRITE, FUZZ_AGAINST_KERNEL));
+	CHECK(!fuzz_pair_possible(FUZZ_OP_SNAPSHOT, FUZZ_OP_WRITE, FUZZ_AGAINST_KERNEL, 0));
 }
 
 TAP_MAIN()

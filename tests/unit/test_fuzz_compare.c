@@ -8,6 +8,7 @@
 
 #include "tap.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <ucow/machine.h>
 
@@ -309,6 +310,48 @@ TEST(bytes_that_are_not_promised_do_not_differ)
 	CHECK(!compare_at(AT_WRITE));
 }
 
+/* What was advised free is what it was, or zero; nothing else. */
+TEST(bytes_that_may_be_gone_may_be_zero)
+{
+	set_up();
+	now[0].pages[1][1].loose = 1 << 3;
+	now[1].pages[1][1].bytes[3] = 0;
+	CHECK(!compare_at(AT_WRITE));
+	now[1].pages[1][1].bytes[3] = 1;
+	CHECK(compare_at(AT_WRITE));
+	now[1].pages[1][1].bytes[3] = now[0].pages[1][1].bytes[3];
+	now[1].pages[1][1].bytes[4] = 0;
+	CHECK(compare_at(AT_WRITE));
+	CHECK_STR_EQ(divergence.what, "bytes");
+
+	set_up();
+	now[0].held[0].bytes[1][7] = 'x';
+	CHECK(compare_at(AT_WRITE));
+	now[0].held[0].loose[1] = 1 << 7;
+	CHECK(!compare_at(AT_WRITE));
+	now[0].files[0].bytes[0][FUZZ_WINDOW - 1] = 'x';
+	CHECK(compare_at(AT_WRITE));
+	now[0].files[0].loose[0] = UINT64_C(1) << (FUZZ_WINDOW - 1);
+	CHECK(!compare_at(AT_WRITE));
+}
+
+TEST(who_stopped_half_way_shows_what_was_or_what_should_be)
+{
+	const struct fuzz_subject_type *const both[2] = {&types[0], &types[1]};
+
+	set_up();
+	now[0].pages[0][0].bytes[0] = 'N';
+	before[0].pages[0][0].bytes[0] = 'O';
+	now[1].pages[0][0].bytes[0] = 'N';
+	CHECK(!fuzz_compare_half(&test, AT_WRITE, both, &before[0], &now[0], &now[1], &divergence));
+	now[1].pages[0][0].bytes[0] = 'O';
+	CHECK(!fuzz_compare_half(&test, AT_WRITE, both, &before[0], &now[0], &now[1], &divergence));
+	now[1].pages[0][0].bytes[0] = 'W';
+	CHECK(fuzz_compare_half(&test, AT_WRITE, both, &before[0], &now[0], &now[1], &divergence));
+	CHECK_STR_EQ(divergence.what, "bytes");
+	CHECK(divergence.process == 0 && divergence.page == 0);
+}
+
 TEST(the_dead_do_not_differ)
 {
 	set_up();
@@ -441,6 +484,8 @@ static void open_court(void)
 	REQUIRE_EQ(court.nsubjects, 4);
 }
 
+static unsigned room; /* of the machines that run */
+
 static int run_text(const char *text)
 {
 	struct litmus_error error;
@@ -450,6 +495,7 @@ static int run_text(const char *text)
 
 	REQUIRE(!litmus_parse("run.litmus", text, strlen(text), &litmus, &error));
 	run.litmus = litmus;
+	run.room = room;
 	REQUIRE(fuzz_lay_out(litmus, &run.layout));
 	result = fuzz_run(&court, &run, &divergence);
 	if (result)
@@ -475,6 +521,7 @@ TEST(the_subjects_agree_about_generated_programs)
 		char *text;
 
 		fuzz_generate(&program, tap_seed() + seed, seed % 50 ? 30 : 120, FUZZ_AGAINST_MODES);
+		room = program.room;
 		REQUIRE_EQ(fuzz_print(&program, &text, &nbytes), 0);
 		if (run_text(text)) {
 			printf("# seed %" PRIu64 "\n%s", tap_seed() + seed, text);
@@ -509,6 +556,107 @@ TEST(views_show_what_a_program_does)
 	fuzz_court_close(&court);
 }
 
+/* ---- memory that is short ---- */
+
+static uint64_t tally_of(unsigned subject, enum fuzz_tally which)
+{
+	return court.subjects[subject]->tally[which];
+}
+
+/* A hundred pages of three processes, each with bytes of its own, where 28 fit. */
+TEST(a_small_machine_swaps_by_itself)
+{
+	char text[4000] = "title: t\nmachine: ram=2M swap=4M\nA map a 8\nA map b 8\nA map c 8\nA fork B\nA fork C\n";
+
+	for (unsigned i = 0; i < 9; i++)
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%c write %c \"%u\"\n", "ABC"[i % 3],
+			 "abc"[i / 3], i);
+	open_court();
+	room = 28;
+	CHECK_EQ(run_text(text), 0);
+	for (unsigned i = 1; i < court.nsubjects; i++) {
+		CHECK(tally_of(i, FUZZ_TALLY_OUT) > 20);
+		CHECK(tally_of(i, FUZZ_TALLY_IN) > 20); /* at the end all pages are looked at */
+		CHECK(!court.out[i]);
+	}
+	room = 0;
+	CHECK_EQ(run_text(text), 0);
+	for (unsigned i = 1; i < court.nsubjects; i++)
+		CHECK(tally_of(i, FUZZ_TALLY_OUT) < 200);
+	fuzz_court_close(&court);
+}
+
+TEST(what_was_advised_free_may_be_gone)
+{
+	open_court();
+	CHECK_EQ(run_text("title: t\nA map a 4\nA write a \"old\"\nA fork B\nA write a \"own\"\nA advise a "
+			  "free\nreclaim 100\n"
+			  "A write a[1] \"n\"\nA pin a[2] r -> p\nA write a[2] \"m\"\nA fork C\nA advise a[3] free\n"),
+		 0);
+	CHECK(tally_of(1, FUZZ_TALLY_FREED) > 0);
+	CHECK_EQ(court.views[0][0]->pages[0][0].loose, (UINT64_C(1) << FUZZ_WINDOW) - 1);
+	CHECK_EQ(court.views[0][0]->pages[0][1].loose, (UINT64_C(1) << FUZZ_WINDOW) - 2);
+	CHECK_EQ(court.views[0][0]->pages[1][0].loose, 0);
+	CHECK(!memcmp(court.views[1][0]->pages[0][0].bytes, "\0\0", 3));
+	CHECK(!memcmp(court.views[1][0]->pages[0][1].bytes, "n\0", 3));
+	/* Nothing is lost of it where memory is not short. */
+	CHECK_EQ(run_text("title: t\nA map a 4\nA write a \"old\"\nA advise a free\nA fork B\n"), 0);
+	CHECK_EQ(court.views[0][0]->pages[0][0].loose, 0);
+	CHECK(!memcmp(court.views[1][0]->pages[1][0].bytes, "old", 4));
+	fuzz_court_close(&court);
+}
+
+TEST(equal_pages_merge_and_part)
+{
+	open_court();
+	CHECK_EQ(run_text("title: t\nA map a 6\nA write a \"same\"\nA write a[5] \"\\x00\\x00\\x00\\x00\"\nA advise a "
+			  "mergeable\n"
+			  "ksm merge zero-pages\nreclaim 100\nA fork B\nB write a[1..2] \"else\"\nA advise a "
+			  "unmergeable\n"),
+		 0);
+	CHECK(tally_of(1, FUZZ_TALLY_MERGED) >= 4);
+	CHECK_EQ(tally_of(1, FUZZ_TALLY_ZEROED), 1);
+	CHECK(tally_of(1, FUZZ_TALLY_OUT) >= 1);
+	fuzz_court_close(&court);
+}
+
+/* Would catch a class that takes whatever differs. */
+TEST(a_limit_is_met_by_what_is_pinned_only)
+{
+	open_court();
+	CHECK_EQ(run_text("title: t\ncgroup m1 limit=4 swap=100\nA join m1\nA map a 8\nA write a \"1\"\nreclaim 1\n"
+			  "A fork B into m1\nB write a \"2\"\n"),
+		 0);
+	for (unsigned i = 1; i < court.nsubjects; i++) {
+		CHECK(!court.out[i]);
+		CHECK(court.views[i][0]->usage[0] && court.views[i][0]->usage[0] <= 4);
+	}
+	CHECK_EQ(run_text("title: t\ncgroup m1 limit=4\nA join m1\nA map a 8\nA pin a[0..3] w longterm -> p\nA write a "
+			  "\"1\"\n"
+			  "reclaim 1\n"),
+		 0);
+	for (unsigned i = 1; i < court.nsubjects; i++)
+		CHECK(court.out[i]);
+	/* The next program has all of them again. */
+	CHECK_EQ(run_text("title: t\nA map a 1\n"), 0);
+	CHECK(!court.out[1]);
+	fuzz_court_close(&court);
+}
+
+TEST(groups_are_charged_alike_in_all_fork_modes)
+{
+	open_court();
+	CHECK_EQ(run_text("title: t\ncgroup m1 limit=100000\ncgroup m2 limit=100000 in=m1\nA join m2\nA map a 3\nA "
+			  "write a \"1\"\n"
+			  "A fork B into m1\nB write a[0] \"2\"\n"),
+		 0);
+	for (unsigned i = 1; i < court.nsubjects; i++) {
+		CHECK_EQ(court.views[i][0]->usage[0], 4);
+		CHECK_EQ(court.views[i][0]->usage[1], 3);
+	}
+	fuzz_court_close(&court);
+}
+
 /* A subject between the court and another one that changes what it shows from the third statement on. */
 static const struct fuzz_subject_type *honest;
 static const char *lie;
@@ -517,13 +665,21 @@ static int lying_step(struct fuzz_subject *subject, size_t i, struct fuzz_view *
 {
 	int error = honest->step(subject, i, view, why, size);
 
-	if (i < 2)
+	if (i < 3)
 		return error;
 	if (!strcmp(lie, "error")) {
 		snprintf(why, size, "made up");
 		return -EIO;
 	}
-	view->pages[0][0].bytes[0] ^= 1;
+	if (!strcmp(lie, "charge"))
+		view->usage[0]++;
+	else
+		view->pages[0][0].bytes[0] ^= 1;
+	if (!strcmp(lie, "no memory")) {
+		view->outcome = ENOMEM;
+		view->ran_out = true;
+		view->reclaimable = 30;
+	}
 	return error;
 }
 
@@ -548,7 +704,7 @@ static int run_with_lies(unsigned liar, bool at_end)
 	else
 		type.step = lying_step;
 	court.subjects[liar]->type = &type;
-	result = run_text("title: t\nA map a 2\nA write a \"one\"\nA fork B\nB write a \"two\"\n");
+	result = run_text("title: t\ncgroup m limit=50\nA map a 2\nA write a \"one\"\nA fork B\nB write a \"two\"\n");
 	court.subjects[liar]->type = honest;
 	fuzz_court_close(&court);
 	return result;
@@ -561,7 +717,7 @@ TEST(every_engine_is_compared)
 	lie = "bytes";
 	for (unsigned liar = 0; liar < 4; liar++) {
 		CHECK_EQ(run_with_lies(liar, false), 1);
-		CHECK_EQ(divergence.at, 2);
+		CHECK_EQ(divergence.at, 3);
 		CHECK_STR_EQ(divergence.what, "bytes");
 		CHECK_STR_EQ(divergence.subjects[0], "flat");
 		CHECK_STR_EQ(divergence.subjects[1], liar ? names[liar] : "eager");
@@ -574,8 +730,27 @@ TEST(an_engine_that_goes_wrong_is_a_divergence_and_a_reference_is_none)
 	for (unsigned liar = 0; liar < 4; liar++) {
 		CHECK_EQ(run_with_lies(liar, false), liar ? 1 : -EIO);
 		CHECK(divergence.is_error);
-		CHECK_EQ(divergence.at, 2);
+		CHECK_EQ(divergence.at, 3);
 		CHECK_STR_EQ(divergence.saw[0], "made up");
+	}
+}
+
+TEST(no_memory_is_no_excuse_where_there_was_some)
+{
+	lie = "no memory";
+	for (unsigned liar = 1; liar < 4; liar++) {
+		CHECK_EQ(run_with_lies(liar, false), 1);
+		CHECK_EQ(divergence.at, 3);
+	}
+}
+
+TEST(engines_are_compared_in_what_they_charge)
+{
+	lie = "charge";
+	CHECK_EQ(run_with_lies(0, false), 0); /* the model charges nobody */
+	for (unsigned liar = 1; liar < 4; liar++) {
+		CHECK_EQ(run_with_lies(liar, false), 1);
+		CHECK_STR_EQ(divergence.what, "usage");
 	}
 }
 
@@ -583,7 +758,7 @@ TEST(what_an_engine_leaves_behind_is_a_divergence_at_the_end)
 {
 	CHECK_EQ(run_with_lies(3, true), 1);
 	CHECK(divergence.is_error);
-	CHECK_EQ(divergence.at, 4);
+	CHECK_EQ(divergence.at, 5);
 	CHECK_STR_EQ(divergence.subjects[0], "lazy");
 	CHECK_STR_EQ(divergence.saw[0], "left behind");
 }

@@ -457,13 +457,15 @@ TEST(migration_is_known_by_all_its_signs)
 static struct facilities facilities;
 static struct switches switches;
 
-static bool open_with_swap(struct bench *bench)
+static bool open_with(struct bench *bench, unsigned needs)
 {
-	facilities_plan(&facilities, NEED_SWAP, &switches);
+	facilities_plan(&facilities, needs, &switches);
 	REQUIRE_EQ(switches_hold(&switches), 0);
 	facilities_make(&facilities);
-	if (*facilities.no_swap || *facilities.no_groups) {
-		snprintf(tap_skipped, sizeof(tap_skipped), "%.100s %.90s", facilities.no_swap, facilities.no_groups);
+	if ((needs & NEED_SWAP && *facilities.no_swap) || (needs & NEED_KSM && *facilities.no_ksm) ||
+	    (needs & (NEED_SWAP | NEED_CGROUP) && *facilities.no_groups)) {
+		snprintf(tap_skipped, sizeof(tap_skipped), "%.60s %.60s %.60s", facilities.no_swap,
+			 facilities.no_groups, facilities.no_ksm);
 		switches_release(&switches);
 		return false;
 	}
@@ -473,7 +475,7 @@ static bool open_with_swap(struct bench *bench)
 	return false;
 }
 
-static void close_with_swap(struct bench *bench)
+static void close_with(struct bench *bench)
 {
 	char file[sizeof(facilities.swap_file)], groups[sizeof(facilities.groups)];
 
@@ -481,7 +483,7 @@ static void close_with_swap(struct bench *bench)
 	strcpy(groups, facilities.groups);
 	close_bench(bench);
 	CHECK_EQ(switches_release(&switches), 0);
-	CHECK(access(file, F_OK) && access(groups, F_OK));
+	CHECK((!*file || access(file, F_OK)) && (!*groups || access(groups, F_OK)));
 }
 
 /* Twice, as one worker does it for many programs. */
@@ -489,7 +491,7 @@ TEST(swapped_pages_stay_swapped_until_somebody_touches_them)
 {
 	struct bench bench;
 
-	if (!open_with_swap(&bench))
+	if (!open_with(&bench, NEED_SWAP))
 		return;
 	for (unsigned times = 0; times < 2; times++) {
 		REQUIRE_EQ(
@@ -513,7 +515,65 @@ TEST(swapped_pages_stay_swapped_until_somebody_touches_them)
 		CHECK_EQ(view.faults, 3);
 		CHECK_EQ(end(&bench), 0);
 	}
-	close_with_swap(&bench);
+	close_with(&bench);
+}
+
+/* Twice, as one worker does it for many programs, and nothing is merged behind their backs. */
+TEST(merged_pages_are_seen_and_the_merger_stops)
+{
+	struct bench bench;
+	char run[4] = "";
+	FILE *file;
+
+	if (!open_with(&bench, NEED_KSM))
+		return;
+	for (unsigned times = 0; times < 2; times++) {
+		REQUIRE_EQ(begin(&bench,
+				 "A map a 4\nA write a \"same\"\nA write a[3] \"\\x00\\x00\\x00\\x00\"\nA advise a "
+				 "mergeable\n"
+				 "ksm merge zero-pages\nA write a[1] \"mine\"\n",
+				 false),
+			   0);
+		REQUIRE_EQ(steps(&bench, 4), 0);
+		CHECK(view.pages[0][0].frame != view.pages[0][1].frame);
+		REQUIRE_EQ(steps(&bench, 1), 0);
+		CHECK(view.pages[0][0].frame && view.pages[0][0].frame == view.pages[0][1].frame);
+		CHECK_EQ(view.pages[0][2].mapcount, 3);
+		CHECK(view.pages[0][3].zero && !view.pages[0][0].exclusive);
+		REQUIRE_EQ(steps(&bench, 1), 0);
+		CHECK(view.pages[0][0].frame != view.pages[0][1].frame && starts_with(view.pages[0][1].bytes, "mine"));
+		CHECK_EQ(end(&bench), 0);
+	}
+	file = fopen("/sys/kernel/mm/ksm/run", "re");
+	REQUIRE(file && fgets(run, sizeof(run), file));
+	fclose(file);
+	CHECK_STR_EQ(run, "0\n");
+	close_with(&bench);
+}
+
+TEST(who_pays_for_pages_is_seen)
+{
+	struct bench bench;
+
+	if (!open_with(&bench, NEED_CGROUP))
+		return;
+	for (unsigned times = 0; times < 2; times++) {
+		REQUIRE_EQ(begin(&bench,
+				 "A map a 3\nA write a \"x\"\ncgroup m1 limit=100000\nA join m1\nA write a[0] \"y\"\n"
+				 "A fork B into m1\nB write a[0..1] \"z\"\nB exit\n",
+				 false),
+			   0);
+		REQUIRE_EQ(steps(&bench, 6), 0);
+		if (!sees(&bench, FUZZ_SEES_USAGE))
+			SKIP("this user does not see who pays");
+		CHECK_EQ(view.usage[0], 0); /* what A had stays where it was */
+		REQUIRE_EQ(steps(&bench, 1), 0);
+		CHECK_EQ(view.usage[0], 2);
+		REQUIRE_EQ(steps(&bench, 1), 0);
+		CHECK_EQ(view.usage[0], 0);
+		CHECK_EQ(end(&bench), 0);
+	}
+	close_with(&bench);
 }
 
 /* ---- without rights ---- */

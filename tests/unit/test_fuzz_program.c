@@ -120,7 +120,7 @@ static const char *complain_of(const struct litmus *litmus, enum fuzz_against ag
 
 	if (!fuzz_lay_out(litmus, &layout))
 		return "it does not fit a view";
-	if (!complaint)
+	if (!complaint && !(program.pressure & FUZZ_P_MERGING)) /* there pages are to be equal */
 		complaint = complain_of_texts(litmus);
 	if (!complaint)
 		complaint = complain_of_places(litmus);
@@ -239,6 +239,8 @@ static enum stmt_kind statement_of(enum fuzz_op_kind kind)
 {
 	if (kind == FUZZ_OP_PAGEOUT || kind == FUZZ_OP_MERGEABLE)
 		return STMT_KIND_COUNT; /* advice of their own */
+	if (kind == FUZZ_OP_FORK_INTO)
+		return STMT_FORK;
 	for (unsigned i = 0; i < STMT_KIND_COUNT; i++)
 		if (!strcmp(litmus_stmt_name(i), fuzz_op_name(kind)))
 			return i;
@@ -253,9 +255,10 @@ TEST(all_that_is_possible_occurs)
 
 		count_kinds(against, 500, counts);
 		for (unsigned kind = 0; kind < FUZZ_OP_KINDS; kind++) {
-			bool occurs = counts[statement_of(kind)] >= 20;
+			bool occurs = counts[statement_of(kind)] >= 20 &&
+				      (kind != FUZZ_OP_FORK_INTO || counts[STMT_JOIN] >= 20);
 
-			if (occurs != fuzz_op_possible(kind, against))
+			if (occurs != fuzz_op_possible(kind, against, 0))
 				TAP_FAIL("%s: %u times", fuzz_op_name(kind), counts[statement_of(kind)]);
 		}
 	}
@@ -355,6 +358,30 @@ TEST(shrinking_makes_operations_simple)
 	free(planted.last);
 }
 
+/* A forked child that writes needs neither a group, nor a small machine, nor equal pages. */
+TEST(shrinking_takes_the_pressure_away)
+{
+	struct planted planted = {.lines = {" fork B", "\nB write "}};
+	char *text;
+
+	for (uint64_t seed = 1;; seed++) {
+		fuzz_generate(&program, seed, 40, FUZZ_AGAINST_MODES);
+		text = print(&program);
+		if (program.room && program.pressure == FUZZ_P_ALL && strstr(text, " fork B into m") &&
+		    judge_planted(&program, &planted))
+			break;
+		free(text);
+	}
+	free(text);
+	fuzz_shrink(&program, judge_planted, &planted, 4000);
+	CHECK_EQ(program.room, 0);
+	CHECK_EQ(program.pressure, 0);
+	text = print(&program);
+	CHECK_STR_EQ(strstr(text, "\n\n"), "\n\nA map a 1\nA fork B\nB write a \"a\"\n");
+	free(text);
+	free(planted.last);
+}
+
 TEST(shrinking_asks_no_more_than_it_may)
 {
 	struct planted planted = {.lines = {" pin ", " fork ", " write "}};
@@ -383,6 +410,122 @@ TEST(shrinking_against_the_judge_keeps_the_text)
 	CHECK_STR_EQ(before, after);
 	free(before);
 	free(after);
+}
+
+/* ---- pressure ---- */
+
+static void press(uint64_t seed, unsigned possible)
+{
+	fuzz_generate_pressed(&program, seed, 30, possible);
+}
+
+static bool has_text(const char *what)
+{
+	char *text = print(&program);
+	bool has = strstr(text, what) != NULL;
+
+	free(text);
+	return has;
+}
+
+/* Of a thousand programs for a kernel that has @possible, how many have @what. */
+static unsigned count_pressed(unsigned possible, const char *what)
+{
+	unsigned n = 0;
+
+	for (uint64_t seed = 0; seed < 1000; seed++) {
+		press(seed, possible);
+		n += has_text(what);
+	}
+	return n;
+}
+
+TEST(kernel_programs_have_what_the_machine_has)
+{
+	CHECK_EQ(count_pressed(0, "pageout"), 0);
+	CHECK_EQ(count_pressed(0, "ksm merge"), 0);
+	CHECK_EQ(count_pressed(0, "cgroup"), 0);
+	CHECK(count_pressed(FUZZ_P_SWAP, "pageout") > 100);
+	CHECK_EQ(count_pressed(FUZZ_P_SWAP, "ksm merge"), 0);
+	CHECK(count_pressed(FUZZ_P_MERGING, "ksm merge") > 30);
+	CHECK_EQ(count_pressed(FUZZ_P_MERGING, "cgroup"), 0);
+	CHECK(count_pressed(FUZZ_P_GROUPS, "cgroup") > 30);
+	CHECK(count_pressed(FUZZ_P_GROUPS, " into m") > 20);
+	CHECK_EQ(count_pressed(FUZZ_P_ALL, "swapoff"), 0);
+}
+
+/* So that what a seed has found without stays found with. */
+TEST(programs_without_pressure_are_the_same_on_every_machine)
+{
+	unsigned n = 0;
+
+	for (uint64_t seed = 0; seed < 200; seed++) {
+		char *with, *without;
+		bool pressed;
+
+		press(seed, FUZZ_P_ALL);
+		pressed = program.pressure;
+		with = print(&program);
+		press(seed, 0);
+		without = print(&program);
+		n += pressed;
+		CHECK_EQ(!strcmp(with, without), !pressed);
+		free(with);
+		free(without);
+	}
+	CHECK(n > 40 && n < 120);
+}
+
+static unsigned count_of(const char *text, const char *what)
+{
+	unsigned n = 0;
+
+	for (text = strstr(text, what); text; text = strstr(text + 1, what))
+		n++;
+	return n;
+}
+
+/* A limit that a kernel group would have to have is none of its. */
+TEST(limits_are_met_on_the_engine_only)
+{
+	unsigned small = 0, inner = 0;
+
+	for (uint64_t seed = 0; seed < 1000; seed++) {
+		char *text;
+
+		press(seed, FUZZ_P_ALL);
+		text = print(&program);
+		CHECK_EQ(count_of(text, "cgroup "), count_of(text, " limit=100000\n"));
+		free(text);
+		fuzz_generate(&program, seed, 30, FUZZ_AGAINST_MODES);
+		text = print(&program);
+		small += count_of(text, "cgroup ") - count_of(text, " limit=100000");
+		inner += count_of(text, " in=m");
+		free(text);
+	}
+	CHECK(small > 30 && inner > 10);
+}
+
+/* But where nothing is mapped, or a snapshot's turn it is. */
+TEST(a_merge_comes_after_an_advice)
+{
+	unsigned merges = 0, advised = 0;
+
+	for (uint64_t seed = 0; seed < 1000; seed++) {
+		char *text, *merge;
+
+		fuzz_generate(&program, seed, 30, FUZZ_AGAINST_MODES);
+		text = print(&program);
+		merge = strstr(text, "\nksm merge");
+		if (merge) {
+			*merge = '\0';
+			merges++;
+			advised += strstr(text, " mergeable") != NULL;
+		}
+		free(text);
+	}
+	CHECK(merges > 100);
+	CHECK(20 * advised > 19 * merges);
 }
 
 /* ---- saving ---- */
@@ -520,6 +663,22 @@ static bool has_stmt(const struct litmus *litmus, const char *source)
 		if (!strcmp(litmus->stmts[i].source, source))
 			return true;
 	return false;
+}
+
+TEST(a_saved_file_has_the_small_machine)
+{
+	struct litmus *litmus;
+
+	plan();
+	program.against = FUZZ_AGAINST_MODES;
+	program.room = 16;
+	litmus = save();
+	CHECK_EQ(litmus->machine.ram_bytes, 2 << 20);
+	CHECK_EQ(litmus->machine.swap_bytes, 4 << 20);
+	CHECK(has_stmt(litmus, "Holder map held 496"));
+	CHECK(has_stmt(litmus, "Holder pin held w longterm -> rest"));
+	litmus_free(litmus);
+	clean_up();
 }
 
 TEST(a_saved_file_says_what_both_showed)
@@ -723,6 +882,51 @@ TEST(releases_are_compared_as_numbers)
 }
 
 /* Of what a move may come to only the one thing is known, and only on old kernels. */
+static void expect_noise(const char *text, size_t at, const char *what, int expected)
+{
+	struct fuzz_divergence d = {.at = at, .subjects = {"kernel", "eager"}, .saw = {"one", "other"}};
+	struct fuzz_divergence of_model = {.at = at, .subjects = {"flat", "eager"}};
+	struct fuzz_test test = {0};
+	struct litmus_error error;
+	struct litmus *litmus;
+
+	REQUIRE(!litmus_parse("noise.litmus", text, strlen(text), &litmus, &error));
+	test.litmus = litmus;
+	snprintf(d.what, sizeof(d.what), "%s", what);
+	snprintf(of_model.what, sizeof(of_model.what), "%s", what);
+	CHECK_EQ(fuzz_noise(NULL, &test, &d), expected);
+	CHECK_EQ(fuzz_noise(NULL, &test, &of_model), -1);
+	litmus_free(litmus);
+}
+
+/* Would catch classes that take whatever differs where pages merge. */
+TEST(classes_of_merged_pages_are_narrow)
+{
+	static const char held[] =
+		"title: t\nA map a 2\nA advise a mergeable\nksm merge\nA pin a[0] w -> p\nksm merge\nA "
+		"write a \"x\"\nA move a -> b\n";
+	static const char shared[] = "title: t\nA map a 2\nA fork B\nA advise a mergeable\nksm merge\nB advise a "
+				     "unmergeable\nksm merge\nB advise a mergeable\n";
+
+	expect_noise(held, 2, "exclusive", -1); /* nothing is held yet */
+	expect_noise(held, 4, "exclusive", FUZZ_NOISE_GIVEN_UP);
+	expect_noise(held, 4, "frame", FUZZ_NOISE_GIVEN_UP);
+	expect_noise(held, 4, "bytes", -1);
+	expect_noise(held, 4, "outcome", -1);
+	expect_noise(held, 4, "present", -1);
+	expect_noise(held, 5, "faults", FUZZ_NOISE_GIVEN_UP);
+	expect_noise(held, 5, "exclusive", -1);
+	expect_noise(held, 6, "mapcount", FUZZ_NOISE_MOVED);
+	expect_noise(held, 6, "zero-page", FUZZ_NOISE_MOVED);
+	expect_noise(held, 6, "bytes", -1);
+	expect_noise(shared, 3, "mapcount", -1); /* the first merge */
+	expect_noise(shared, 4, "mapcount", FUZZ_NOISE_OTHERS);
+	expect_noise(shared, 4, "bytes", -1);
+	expect_noise(shared, 5, "mapcount", FUZZ_NOISE_OTHERS);
+	expect_noise(shared, 6, "mapcount", -1);
+	expect_noise("title: t\nA map a 2\nA move a -> b\n", 1, "mapcount", -1);
+}
+
 TEST(a_class_of_noise_is_narrow)
 {
 	struct fuzz_divergence d = {

@@ -103,6 +103,7 @@ static const struct {
 	{"A map new 512 huge", STMT_MAP, NEED_THP},
 	{"A map new 512 hugetlb", STMT_MAP, NEED_HUGETLB},
 	{"A map new 4 populate", STMT_MAP, 0},
+	{"A map new 4 shared file=f@3 readonly", STMT_MAP, NEED_FILE},
 	{"A map new 512 prot=r shared file=f huge hugetlb populate", STMT_MAP, NEED_FILE | NEED_THP | NEED_HUGETLB},
 	{"A map new-region_2 4 fails ENOMEM", STMT_MAP, 0},
 	{"A unmap buf", STMT_UNMAP, 0},
@@ -113,6 +114,7 @@ static const struct {
 	{"A protect buf[0] rw fails EACCES", STMT_PROTECT, 0},
 	{"A move buf -> new", STMT_MOVE, 0},
 	{"A move buf[2..3] -> new fails ENOMEM", STMT_MOVE, 0},
+	{"A move buf -> new dontunmap", STMT_MOVE, 0},
 	{"A advise buf dontfork", STMT_ADVISE, 0},
 	{"A advise buf dofork", STMT_ADVISE, 0},
 	{"A advise buf wipeonfork", STMT_ADVISE, 0},
@@ -168,13 +170,37 @@ static const struct {
 	{"A poke B buf[1] \"text\"", STMT_POKE, 0},
 	{"A remote-write B buf \"text\" fails EFAULT", STMT_REMOTE_WRITE, 0},
 	{"file new 4 \"text\"", STMT_FILE, 0},
+	{"file new 4 \"text\" memory", STMT_FILE, 0},
 	{"sync f", STMT_SYNC, NEED_FILE},
+	{"sync f fails EIO", STMT_SYNC, NEED_FILE},
+	{"A msync other[1..2]", STMT_MSYNC, NEED_FILE},
+	{"A msync other async fails ENOMEM", STMT_MSYNC, NEED_FILE},
+	{"punch f[1]", STMT_PUNCH, NEED_FILE},
+	{"punch f[0..7]", STMT_PUNCH, NEED_FILE},
+	{"store f[2] \"text\"", STMT_STORE, NEED_FILE},
+	{"drop f", STMT_DROP, NEED_FILE},
 	{"truncate f 0", STMT_TRUNCATE, NEED_FILE},
 	{"truncate f 262144", STMT_TRUNCATE, NEED_FILE},
 	{"A uffd buf wp -> new", STMT_UFFD, 0},
 	{"A uffd buf missing -> new", STMT_UFFD, 0},
 	{"A uffd buf minor -> new", STMT_UFFD, 0},
 	{"A uffd buf[1..2] wp+missing+minor async -> new fails EINVAL", STMT_UFFD, 0},
+	{"A uffd buf wp async sigbus unpopulated on-fork on-remap on-remove on-unmap -> new", STMT_UFFD, 0},
+	{"u poison buf[3]", STMT_UFFD_POISON, 0},
+	{"u wake buf", STMT_UFFD_WAKE, 0},
+	{"u register buf wp+minor", STMT_UFFD_REGISTER, 0},
+	{"u unregister buf[2..3]", STMT_UFFD_UNREGISTER, 0},
+	{"u copy buf \"text\" wp", STMT_UFFD_COPY, 0},
+	{"u continue buf wp fails EEXIST", STMT_UFFD_CONTINUE, 0},
+	{"A mlock buf", STMT_MLOCK, 0},
+	{"A mlock buf onfault fails ENOMEM", STMT_MLOCK, 0},
+	{"B munlock buf[1]", STMT_MUNLOCK, 0},
+	{"A scan buf written finds nothing", STMT_SCAN, 0},
+	{"A scan buf written protect finds buf[0] buf[2..3]", STMT_SCAN, 0},
+	{"A scan buf[1..6] written+present not file+zero-page protect async-only max=3 finds buf[1]", STMT_SCAN, 0},
+	{"A scan buf swapped finds buf[0..7]", STMT_SCAN, NEED_SWAP},
+	{"A scan buf not soft-dirty finds nothing", STMT_SCAN, NEED_SOFT_DIRTY},
+	{"A scan buf wp-allowed protect fails EPERM", STMT_SCAN, 0},
 	{"u protect buf", STMT_UFFD_PROTECT, 0},
 	{"u unprotect buf[1]", STMT_UFFD_UNPROTECT, 0},
 	{"u copy buf \"text\"", STMT_UFFD_COPY, 0},
@@ -243,6 +269,12 @@ static const struct {
 	{"check u event wp buf", STMT_CHECK_EVENT, 0},
 	{"check u event missing buf[1]", STMT_CHECK_EVENT, 0},
 	{"check u event minor buf", STMT_CHECK_EVENT, 0},
+	{"check u event fork -> new", STMT_CHECK_EVENT, 0},
+	{"check u event remap buf[0..1] other[2..3]", STMT_CHECK_EVENT, 0},
+	{"check u event remove buf[0..1]", STMT_CHECK_EVENT, 0},
+	{"check u event unmap buf", STMT_CHECK_EVENT, 0},
+	{"check u event none", STMT_CHECK_EVENT, 0},
+	{"check file f[1] holds \"text\" or zero", STMT_CHECK_FILE_HOLDS, NEED_FILE},
 };
 #define NEXAMPLES (sizeof(examples) / sizeof(examples[0]))
 /* uffd and cgroup are in the prelude, and a machine of four nodes. */
@@ -1025,7 +1057,8 @@ TEST(words_for_messages_are_never_null)
 TEST(checks_are_the_kinds_that_compare)
 {
 	for (unsigned i = 0; i < STMT_KIND_COUNT; i++)
-		CHECK_EQ(litmus_is_check(i), i == STMT_PEEK || !strncmp(litmus_stmt_name(i), "check ", 6));
+		CHECK_EQ(litmus_is_check(i),
+			 i == STMT_PEEK || i == STMT_SCAN || !strncmp(litmus_stmt_name(i), "check ", 6));
 	CHECK(!litmus_is_check(STMT_KIND_COUNT));
 }
 
@@ -1038,12 +1071,12 @@ TEST(messages_list_what_is_possible)
 		{"A frobnicate-this-thing-that-nobody-has-ever-heard-of",
 		 "map unmap protect move advise write read fork snapshot exit pin get splice direct-out direct-in peek "
 		 "poke "
-		 "remote-write uffd clear-soft-dirty numa-hint join lock"},
+		 "remote-write uffd clear-soft-dirty mlock munlock msync scan numa-hint join lock"},
 		{"frobnicate-this-thing-that-nobody-has-ever-heard-of",
-		 "check parallel lane end device unpin put unlock file sync truncate ksm reclaim swapoff migrate "
-		 "cgroup inject"},
+		 "check parallel lane end device unpin put unlock file sync truncate punch store drop ksm reclaim "
+		 "swapoff migrate cgroup inject"},
 		{"u frobnicate-this-thing-that-nobody-has-ever-heard-of",
-		 "protect unprotect copy zeropage continue move close"},
+		 "protect unprotect copy zeropage continue move poison wake register unregister close"},
 		{"A advise buf frobnicate-this-thing-that-nobody-has-ever-heard-of",
 		 "dontfork dofork wipeonfork keeponfork mergeable unmergeable hugepage nohugepage dontneed free cold "
 		 "pageout "
@@ -1055,12 +1088,19 @@ TEST(messages_list_what_is_possible)
 		 "swap-out ksm-merge "
 		 "wp-event"},
 		{"A map new 1 frobnicate-this-thing-that-nobody-has-ever-heard-of",
-		 "shared huge hugetlb populate prot file"},
+		 "shared huge hugetlb populate readonly prot file"},
 		{"A pin buf w frobnicate-this-thing-that-nobody-has-ever-heard-of -> new", "fast longterm force"},
 		{"A protect buf frobnicate-this-thing-that-nobody-has-ever-heard-of", "none r rw"},
 		{"inject frobnicate-this-thing-that-nobody-has-ever-heard-of 1", "alloc read write"},
 		{"cgroup new frobnicate-this-thing-that-nobody-has-ever-heard-of=1", "limit swap in"},
 		{"A uffd buf frobnicate-this-thing-that-nobody-has-ever-heard-of -> new", "wp missing minor"},
+		{"check u event frobnicate-this-thing-that-nobody-has-ever-heard-of buf",
+		 "wp missing minor fork remap remove unmap none"},
+		{"A scan buf frobnicate-this-thing-that-nobody-has-ever-heard-of finds nothing",
+		 "written present swapped file zero-page soft-dirty wp-allowed"},
+		{"A scan buf written frobnicate-this-thing-that-nobody-has-ever-heard-of", "protect async-only max"},
+		{"A uffd buf wp frobnicate-this-thing-that-nobody-has-ever-heard-of -> new",
+		 "async sigbus unpopulated on-fork on-remap on-remove on-unmap"},
 		{"check p frobnicate-this-thing-that-nobody-has-ever-heard-of", "reads pages"},
 		{"check g frobnicate-this-thing-that-nobody-has-ever-heard-of", "usage"},
 		{"check u frobnicate-this-thing-that-nobody-has-ever-heard-of", "event"},
