@@ -23,6 +23,7 @@ struct rmap_homes;
 struct ucow_memcg;
 struct ksm;
 struct ksm_space;
+struct writeback_thread;
 struct ucow_notifier;
 struct ucow_mm;
 struct ucow_machine;
@@ -81,6 +82,9 @@ struct ucow_machine {
 	struct list caches;                       /* all that are in use */
 	uint64_t ncaches;                         /* those and the orphans */
 	struct list orphans;                      /* that nobody uses any more, and that are to be written and closed */
+	_Atomic uint64_t ndirty;                  /* (A) pages of files that are to be written back */
+	_Atomic uint64_t dirty_limit;             /* (A) from which on whoever stores writes back; 0: none */
+	struct writeback_thread *writeback;       /* (L) NULL: does not run */
 	_Atomic uint64_t norphans;                /* (A) */
 	struct rwlock notify_lock;                /* LOCK_NOTIFY: (N) */
 	struct list notifiers;                    /* (N) of all spaces */
