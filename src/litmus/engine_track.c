@@ -12,6 +12,18 @@ int engine_clear_soft_dirty(struct engine *engine, const struct stmt *stmt)
 	return process ? engine_outcome(ucow_clear_soft_dirty(process->mm)) : 0;
 }
 
+int engine_mlock(struct engine *engine, const struct stmt *stmt)
+{
+	struct engine_process *process = engine_process(engine, stmt, stmt->proc);
+	uint64_t va = engine_va_start(engine, &stmt->place), nbytes = stmt->place.npages * UCOW_PAGE_SIZE;
+
+	if (!process)
+		return 0;
+	if (stmt->kind == STMT_MUNLOCK)
+		return engine_outcome(ucow_munlock(process->mm, va, nbytes));
+	return engine_outcome(ucow_mlock(process->mm, va, nbytes, stmt->options & 1 ? UCOW_MLOCK_ONFAULT : 0));
+}
+
 static uint64_t categories(unsigned bits)
 {
 	static const uint64_t engines[SCAN_COUNT] = {
