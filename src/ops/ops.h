@@ -43,8 +43,8 @@ void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t 
 void change_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end, change_entry *change);
 
 /*
- * zap_keeping_protection - empty [start, end) of a file or shared mapping: what was protected for a userfaultfd stays so
- * (B.7). Requires: mmap_lock exclusively; the range's leaves are owned.
+ * zap_keeping_protection - empty [start, end) of a file or shared mapping: what was protected for a userfaultfd stays
+ * so (B.7). Requires: mmap_lock exclusively; the range's leaves are owned.
  */
 void zap_keeping_protection(struct ucow_mm *mm, uint64_t start, uint64_t end);
 
