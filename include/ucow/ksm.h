@@ -41,7 +41,8 @@ UCOW_API void ucow_ksm_stop(struct ucow_machine *machine);
 
 /**
  * ucow_ksm_unmerge - give every merged page's entries pages of their own again, but for those of snapshots.
- * Returns: 0; -ENOMEM, -EDEADLK (a part was done); -EOPNOTSUPP. Thread: any.
+ * Returns: 0; -ENOMEM, -EDEADLK, -ENXIO (a merged page was on a swap device and cannot be read): a part was done;
+ * -EOPNOTSUPP. Thread: any.
  */
 UCOW_API UCOW_NODISCARD int ucow_ksm_unmerge(struct ucow_machine *machine);
 

@@ -62,7 +62,15 @@
  *   MERGE_IGNORES_REFERENCES    pages with gets and pins are merged                     B.1, invariant 4
  *   MERGE_WITHOUT_CLEARING      a merge looks at references with the entry in place     ORD-GUP-1
  */
+#ifdef UCOW_MUTATE_ANY
+#include <string.h>
+
+/* One build for all of them: the name of the one that is on, from UCOW_MUTATE in the environment; else NULL. */
+extern const char *mutation_chosen;
+#define MUTATED(name) (mutation_chosen && !strcmp(mutation_chosen, #name))
+#else
 #define MUTATED(name) (UCOW_MUTATE_##name)
+#endif
 
 #ifndef UCOW_MUTATE_SKIP_EARLY_COPY
 #define UCOW_MUTATE_SKIP_EARLY_COPY 0

@@ -140,9 +140,18 @@ static void check_pins(const struct scene *s)
 
 /* ---- the loop ---- */
 
+/* Checks look at every frame: few frames, for every scene is opened hundreds of times. */
+static struct world small_world(void)
+{
+	struct ucow_machine_options options = default_options();
+
+	options.ram_bytes = (uint64_t)4 << 20;
+	return world_open_with(&options);
+}
+
 static struct scene open_scene(const struct scenario *scenario)
 {
-	struct scene s = {.w = world_open()};
+	struct scene s = {.w = small_world()};
 
 	s.ram = ram_of(s.w.machine);
 	REQUIRE_EQ(ucow_memcg_create(s.w.machine, NULL, UCOW_MEMCG_NO_LIMIT, UCOW_MEMCG_NO_LIMIT, &s.memcg), 0);
@@ -949,7 +958,7 @@ static unsigned missing_in_child(struct scene *s)
 TEST(madvise_across_mappings)
 {
 	for (uint64_t nth = 1;; nth++) {
-		struct scene s = {.w = world_open()};
+		struct scene s = {.w = small_world()};
 		bool fired;
 		int rc;
 

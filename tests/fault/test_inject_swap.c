@@ -101,9 +101,18 @@ static int add_device(struct scene *s)
 	return ucow_swapon(s->w.machine, &options, &s->device);
 }
 
+/* Checks look at every frame: few frames, for every scene is opened hundreds of times. */
+static struct world small_world(void)
+{
+	struct ucow_machine_options options = default_options();
+
+	options.ram_bytes = (uint64_t)2 << 20;
+	return world_open_with(&options);
+}
+
 static struct scene open_scene(const struct scenario *scenario, uint32_t flags)
 {
-	struct scene s = {.w = world_open(), .flags = flags, .device = ~0u};
+	struct scene s = {.w = small_world(), .flags = flags, .device = ~0u};
 
 	scenario->prepare(&s);
 	ucow_machine_synchronize(s.w.machine);
@@ -722,6 +731,43 @@ static int run_rounds(struct scene *s)
 TEST(work_in_a_small_group)
 {
 	check_scenario(&(struct scenario){prepare_group, run_rounds, NULL, -ENXIO, NPAGES, NPAGES, NPAGES});
+}
+
+/* ---- the other kinds of device ---- */
+
+/* Whether a device of the kind can be had here, lz4 and a file system with O_DIRECT permitting. */
+static bool has_device(uint32_t flags)
+{
+	struct scene s = {.w = small_world(), .flags = flags};
+	int rc = add_device(&s);
+
+	world_close(&s.w);
+	REQUIRE(rc == 0 || rc == -EOPNOTSUPP || rc == -EINVAL);
+	return rc == 0;
+}
+
+static void check_device(uint32_t flags, unsigned transfers)
+{
+	if (!has_device(flags))
+		SKIP("no such device here");
+	check_on(&(struct scenario){prepare_pages, run_pageout, verify_out, 0, 0, 0, transfers}, flags);
+	check_on(&(struct scenario){prepare_swapped, run_load, NULL, -ENXIO, NPAGES, transfers ? 3 : 0, 0}, flags);
+}
+
+TEST(device_without_a_ring)
+{
+	check_device(UCOW_SWAP_NO_URING, NPAGES - 1);
+}
+
+TEST(device_past_the_page_cache)
+{
+	check_device(UCOW_SWAP_DIRECT, NPAGES - 1);
+}
+
+/* What shrinks is not transferred at all. */
+TEST(device_that_compresses)
+{
+	check_device(UCOW_SWAP_COMPRESS, 0);
 }
 
 TAP_MAIN()
