@@ -60,13 +60,19 @@
  *   FORGET_FILE_DIRTY           a store to a mapping of a file leaves the page clean    B.8
  *   TRUNCATE_KEEPS_COPIES       truncation leaves private copies beyond the end         B.2
  *   FILE_WRITABLE_ON_READ       a load maps a page of a file for stores too             B.8
+ *   SKIP_MKCLEAN                writeback leaves entries writable                       B.8
+ *   MKCLEAN_WITHOUT_WAIT        writeback does not wait for stores                      rule 10
+ *   WRITEBACK_CLEANS_PINNED     writeback cleans pages that may be pinned               B.8
+ *   WRITE_ERROR_CLEANS          a page that could not be written is clean               B.8
+ *   RECLAIM_PINNED_FILE         reclaim unmaps pages of files that are held             B.8
+ *   LONGTERM_FILE_WRITE         files may be pinned for long for writing                A.2
  *   MERGE_WITHOUT_COMPARE       pages are merged because of their hash                  B.6, KSM
  *   MERGE_WITHOUT_SHOOTDOWN     a merge lets cpus store on                              rule 10
  *   MERGE_IGNORES_REFERENCES    pages with gets and pins are merged                     B.1, invariant 4
  *   MERGE_WITHOUT_CLEARING      a merge looks at references with the entry in place     ORD-GUP-1
  *   UPGRADE_TRACKED             mprotect makes entries writable that are tracked    B.6
  *   CLEAR_PINNED                clearing soft-dirty write-protects pinned pages     B.7
- *   SCAN_WITHOUT_SHOOTDOWN      a scan lets cpus store on what it protected         rule 10
+ *   SCAN_WITHOUT_SHOOTDOWN      cpus go on storing to what a scan protected         rule 10
  *   RECLAIM_LOCKED              reclaim takes pages of locked mappings              mlock
  *   COPY_WITHOUT_NOTIFY         a copy does not tell who follows the space          INV-NOTIFY-1
  *   NOTIFY_WITHOUT_SEQUENCE     followers are not told what is going on             ORD-NOTIFY-1
@@ -92,6 +98,24 @@ extern const char *mutation_chosen;
 #endif
 #ifndef UCOW_MUTATE_FILE_WRITABLE_ON_READ
 #define UCOW_MUTATE_FILE_WRITABLE_ON_READ 0
+#endif
+#ifndef UCOW_MUTATE_SKIP_MKCLEAN
+#define UCOW_MUTATE_SKIP_MKCLEAN 0
+#endif
+#ifndef UCOW_MUTATE_MKCLEAN_WITHOUT_WAIT
+#define UCOW_MUTATE_MKCLEAN_WITHOUT_WAIT 0
+#endif
+#ifndef UCOW_MUTATE_WRITEBACK_CLEANS_PINNED
+#define UCOW_MUTATE_WRITEBACK_CLEANS_PINNED 0
+#endif
+#ifndef UCOW_MUTATE_WRITE_ERROR_CLEANS
+#define UCOW_MUTATE_WRITE_ERROR_CLEANS 0
+#endif
+#ifndef UCOW_MUTATE_RECLAIM_PINNED_FILE
+#define UCOW_MUTATE_RECLAIM_PINNED_FILE 0
+#endif
+#ifndef UCOW_MUTATE_LONGTERM_FILE_WRITE
+#define UCOW_MUTATE_LONGTERM_FILE_WRITE 0
 #endif
 #ifndef UCOW_MUTATE_SKIP_EARLY_COPY
 #define UCOW_MUTATE_SKIP_EARLY_COPY 0

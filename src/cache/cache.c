@@ -5,6 +5,7 @@
 #include "base/host.h"
 
 #include <errno.h>
+#include <time.h>
 
 /* ---- the index ---- */
 
@@ -56,8 +57,13 @@ int cache_find(struct cache *cache, uint64_t index, struct ucow_page **page)
 			*page = found;
 			return 0;
 		}
-		if (!error)
+		if (!error) {
 			page_put(found);
+		} else {
+			/* Reclaim has all its references, and takes it out of the index under the lock. */
+			spin_lock(&cache->lock, LOCK_CACHE);
+			spin_unlock(&cache->lock, LOCK_CACHE);
+		}
 	}
 	return -ENOENT;
 }
@@ -197,6 +203,44 @@ static bool has_tag(const struct cache *cache, uint64_t index, enum cache_tag ta
 	return node->tags[tag] & tag_bit(node, index);
 }
 
+#if exploring
+uint64_t cache_clock(void)
+{
+	return 1;
+}
+#else
+uint64_t cache_clock(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec + 1;
+}
+#endif
+
+/* One page more, or less, is dirty: what writeback by age and number goes by. */
+static void note_dirty(struct cache *cache)
+{
+	atomic_fetch_add_explicit(&cache->machine->ndirty, 1, memory_order_relaxed);
+	if (cache->tagged[CACHE_DIRTY] == 1)
+		atomic_store_explicit(&cache->dirty_since, cache_clock(), memory_order_relaxed);
+}
+
+static void note_clean(struct cache *cache)
+{
+	atomic_fetch_sub_explicit(&cache->machine->ndirty, 1, memory_order_relaxed);
+	if (!cache->tagged[CACHE_DIRTY])
+		atomic_store_explicit(&cache->dirty_since, 0, memory_order_relaxed);
+}
+
+void cache_restamp(struct cache *cache, uint64_t when)
+{
+	spin_lock(&cache->lock, LOCK_CACHE);
+	if (cache->tagged[CACHE_DIRTY])
+		atomic_store_explicit(&cache->dirty_since, when, memory_order_relaxed);
+	spin_unlock(&cache->lock, LOCK_CACHE);
+}
+
 /* Requires: the lock, and that the page is there. */
 static void set_tag(struct cache *cache, uint64_t index, enum cache_tag tag)
 {
@@ -205,6 +249,8 @@ static void set_tag(struct cache *cache, uint64_t index, enum cache_tag tag)
 	if (has_tag(cache, index, tag))
 		return;
 	cache->tagged[tag]++;
+	if (tag == CACHE_DIRTY)
+		note_dirty(cache);
 	for (;; node = slot_read(node, index)) {
 		node->tags[tag] |= tag_bit(node, index);
 		if (!node->shift)
@@ -225,28 +271,49 @@ static void clear_tag(struct cache *cache, uint64_t index, enum cache_tag tag)
 	if (!has_tag(cache, index, tag))
 		return;
 	cache->tagged[tag]--;
+	if (tag == CACHE_DIRTY)
+		note_clean(cache);
 	clear_tag_below(cache->root, index, tag);
+}
+
+/* Requires: the lock, and that the page is there. */
+static void take_out(struct cache *cache, struct ucow_page *page)
+{
+	struct cache_node *node;
+
+	for (unsigned tag = 0; tag < CACHE_TAGS; tag++)
+		clear_tag(cache, page->index, tag);
+	for (node = cache->root; node->shift; node = slot_read(node, page->index))
+		;
+	atomic_store_explicit(&node->slots[slot_in(node, page->index)], NULL, memory_order_release);
+	cache->npages--;
+	page->mapping = NULL;
+	page_clear(page, PAGE_SHMEM | PAGE_FILE | PAGE_DIRTY);
 }
 
 bool cache_remove(struct cache *cache, struct ucow_page *page)
 {
-	struct cache_node *node;
 	bool was_in;
 
 	spin_lock(&cache->lock, LOCK_CACHE);
 	was_in = is_in(cache, page);
-	if (was_in) {
-		for (unsigned tag = 0; tag < CACHE_TAGS; tag++)
-			clear_tag(cache, page->index, tag);
-		for (node = cache->root; node->shift; node = slot_read(node, page->index))
-			;
-		atomic_store_explicit(&node->slots[slot_in(node, page->index)], NULL, memory_order_release);
-		cache->npages--;
-		page->mapping = NULL;
-		page_clear(page, PAGE_SHMEM | PAGE_FILE | PAGE_DIRTY);
-	}
+	if (was_in)
+		take_out(cache, page);
 	spin_unlock(&cache->lock, LOCK_CACHE);
 	return was_in;
+}
+
+bool cache_drop(struct cache *cache, struct ucow_page *page)
+{
+	bool goes;
+
+	spin_lock(&cache->lock, LOCK_CACHE);
+	goes = is_in(cache, page) && !page_is(page, PAGE_DIRTY | PAGE_WRITEBACK | PAGE_LOCKED) &&
+	       !page_mapcount(page) && page_freeze(page, 2);
+	if (goes)
+		take_out(cache, page);
+	spin_unlock(&cache->lock, LOCK_CACHE);
+	return goes;
 }
 
 struct cache *cache_of(const struct ucow_page *page)
@@ -322,6 +389,23 @@ void cache_set_dirty(struct cache *cache, struct ucow_page *page)
 	spin_unlock(&cache->lock, LOCK_CACHE);
 }
 
+void page_note_dirty(struct ucow_page *page)
+{
+	struct cache *cache;
+
+	if (page_is(page, PAGE_DIRTY | PAGE_ZERO))
+		return;
+	if (!page_is(page, PAGE_FILE)) {
+		page_set(page, PAGE_DIRTY);
+		return;
+	}
+	page_lock(page);
+	cache = cache_of(page);
+	if (cache)
+		cache_set_dirty(cache, page);
+	page_unlock(page);
+}
+
 bool cache_begin_write(struct cache *cache, struct ucow_page *page)
 {
 	bool begins;
@@ -349,7 +433,7 @@ void cache_end_write(struct cache *cache, struct ucow_page *page, bool again)
 			set_tag(cache, page->index, CACHE_DIRTY);
 		}
 	}
-	page_clear(page, PAGE_WRITEBACK);
+	page_clear_and_wake(page, PAGE_WRITEBACK);
 	spin_unlock(&cache->lock, LOCK_CACHE);
 	page_put(page);
 }
@@ -385,6 +469,29 @@ void cache_get(struct cache *cache)
 	atomic_fetch_add_explicit(&cache->refcount, 1, memory_order_relaxed);
 }
 
+bool cache_try_get(struct cache *cache)
+{
+	uint32_t before = atomic_load_explicit(&cache->refcount, memory_order_relaxed);
+
+	while (before && !atomic_compare_exchange_weak(&cache->refcount, &before, before + 1))
+		;
+	return before;
+}
+
+/* Whoever has got at the page, by a pin or the LRU lists, finds out under its lock whether it is in a cache still. */
+static void drop_page(struct cache *cache, struct ucow_page *page)
+{
+	bool lock = cache_is_tracked(cache);
+
+	if (lock)
+		page_lock(page);
+	page->mapping = NULL;
+	page_clear(page, PAGE_SHMEM | PAGE_FILE | PAGE_DIRTY);
+	if (lock)
+		page_unlock(page);
+	page_put(page);
+}
+
 /* Nobody refers to the cache. Frees the nodes, and lets go of the pages, below @node; bounded by the height. */
 static void drop_below(struct cache *cache, struct cache_node *node)
 {
@@ -396,11 +503,7 @@ static void drop_below(struct cache *cache, struct cache_node *node)
 		if (node->shift) {
 			drop_below(cache, below);
 		} else {
-			struct ucow_page *page = below;
-
-			page->mapping = NULL;
-			page_clear(page, PAGE_SHMEM | PAGE_FILE | PAGE_DIRTY);
-			page_put(page);
+			drop_page(cache, below);
 		}
 	}
 	host_free(node);
@@ -415,6 +518,7 @@ static void destroy(struct cache *cache)
 	list_del(&cache->link);
 	machine->ncaches--;
 	spin_unlock(&machine->caches_lock, LOCK_CACHES);
+	atomic_fetch_sub_explicit(&machine->ndirty, cache->tagged[CACHE_DIRTY], memory_order_relaxed);
 	if (cache->root)
 		drop_below(cache, cache->root);
 	backing_close(&cache->backing);

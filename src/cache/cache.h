@@ -38,19 +38,19 @@ struct cache {
 	_Atomic(struct cache_node *) root; /* (K) to write; NULL: nothing is cached */
 	uint64_t npages;                   /* (K) each with one reference of the cache */
 	uint64_t tagged[CACHE_TAGS];       /* (K) pages that have the tag */
-	uint64_t dirtied_when;             /* (K) when the first of those that are dirty became so: writeback's clock */
-	struct list users;                 /* (K) struct cache_user: spaces that map it, through an opener */
-	uint64_t nusers;                   /* (K) */
-	_Atomic uint32_t openers;          /* (A) */
-	struct backing backing;            /* (C) none: memory-backed */
-	bool is_part;                      /* (C) of a host file that keeps its length */
-	unsigned readahead;                /* (C) */
-	struct errseq errors;              /* of writing and reading */
-	struct mutex resize;               /* LOCK_FILE: one writes, truncates or punches at a time */
-	struct rwlock filling;      /* LOCK_FILLING: shared while pages are read, exclusive while a hole is made */
-	_Atomic uint64_t next_read; /* (A) a miss here goes on from the last one */
-	_Atomic uint32_t window;    /* (A) so many pages did that read */
-	struct list link;           /* the machine's caches, under its caches_lock */
+	_Atomic uint64_t dirty_since; /* (K) to write: when the first of those that are dirty became so; 0: none is */
+	struct list users;            /* (K) struct cache_user: spaces that map it, through an opener */
+	uint64_t nusers;              /* (K) */
+	_Atomic uint32_t openers;     /* (A) */
+	struct backing backing;       /* (C) none: memory-backed */
+	bool is_part;                 /* (C) of a host file that keeps its length */
+	unsigned readahead;           /* (C) */
+	struct errseq errors;         /* of writing and reading */
+	struct mutex resize;          /* LOCK_FILE: one writes, truncates or punches at a time */
+	struct rwlock filling;        /* LOCK_FILLING: shared while pages are read, exclusive while a hole is made */
+	_Atomic uint64_t next_read;   /* (A) a miss here goes on from the last one */
+	_Atomic uint32_t window;      /* (A) so many pages did that read */
+	struct list link;             /* the machine's caches, under its caches_lock */
 	_Atomic uint64_t nread, nwritten, read_errors, write_errors, bounced; /* (A) statistics */
 };
 
@@ -82,6 +82,8 @@ struct cache_user {
  */
 struct cache *cache_create(struct ucow_machine *machine, uint64_t nbytes, const struct backing *backing);
 void cache_get(struct cache *cache);
+/* cache_try_get - for one that was found on the machine's list, or by a page's lock: false if nobody refers to it. */
+bool cache_try_get(struct cache *cache);
 /*
  * cache_put - the last reference drops the pages; those that are pinned live on. One that is dirty waits, among the
  * machine's orphans, for cache_settle, since its pages are to be written and locks may be held here.
@@ -156,7 +158,15 @@ static inline bool cache_is_in(const struct ucow_page *page)
 {
 	return page_is(page, PAGE_SHMEM | PAGE_FILE);
 }
-/* cache_of - the cache that @page is in, or NULL. Requires: the page lock, under which that stays so. */
+/*
+ * cache_drop - the same for reclaim: only a clean page, which no entry maps, and of which there is no reference but the
+ * cache's and the caller's. Returns: whether it was; all references are gone then, and page_free follows.
+ */
+bool cache_drop(struct cache *cache, struct ucow_page *page);
+/*
+ * cache_of - the cache that @page is in, or NULL. Requires: the page lock, under which that stays so, and a cache that
+ * is written back does not end.
+ */
 struct cache *cache_of(const struct ucow_page *page);
 
 /*
@@ -182,6 +192,16 @@ void page_note_dirty(struct ucow_page *page);
  */
 bool cache_begin_write(struct cache *cache, struct ucow_page *page);
 void cache_end_write(struct cache *cache, struct ucow_page *page, bool again);
+
+/* cache_clock - nanoseconds from some moment on; never 0. */
+uint64_t cache_clock(void);
+/* cache_dirty_since - when the oldest dirty page became dirty; 0: none is. */
+static inline uint64_t cache_dirty_since(const struct cache *cache)
+{
+	return atomic_load_explicit(&cache->dirty_since, memory_order_relaxed);
+}
+/* cache_restamp - what is dirty now counts as dirty since @when. */
+void cache_restamp(struct cache *cache, uint64_t when);
 
 /* ---- bytes: fill.c ---- */
 

@@ -267,9 +267,9 @@ static enum fault_result fault_shared_wp(struct fault *fault)
 {
 	if (!fault_relock(fault))
 		return FAULT_RETRY;
-	leaf_set(fault->leaf, fault->va, entry_permit(fault->vma, pte_mkyoung(pte_mkdirty(fault->pte)), true));
 	if (unlikely(fault->vma->file) && pte_has_page(fault->pte))
 		fault_dirty_cached(fault, pte_page(&fault->mm->machine->frames, fault->pte));
+	leaf_set(fault->leaf, fault->va, entry_permit(fault->vma, pte_mkyoung(pte_mkdirty(fault->pte)), true));
 	table_unlock(fault->leaf);
 	fault_count(fault, UCOW_COUNTER_FAULT_WP);
 	fault_count(fault, UCOW_COUNTER_REUSE_SHARED);

@@ -122,15 +122,16 @@ enum fault_result fault_map_cached(struct fault *fault)
 		return FAULT_RETRY;
 	}
 	page_map(page);
-	leaf_set(fault->leaf, fault->va, cached_entry(fault, page));
 	if (unlikely(fault->vma->file) && (fault->flags & FAULT_WRITE))
 		fault_dirty_cached(fault, page);
+	leaf_set(fault->leaf, fault->va, cached_entry(fault, page));
 	if (unlikely(maps_around(fault)))
 		map_around(fault);
 	table_unlock(fault->leaf);
 	return FAULT_DONE;
 }
 
+/* Before the entry permits the store: whoever finds that it does, and syncs, finds the page dirty. */
 void fault_dirty_cached(struct fault *fault, struct ucow_page *page)
 {
 	if (!MUTATED(FORGET_FILE_DIRTY))

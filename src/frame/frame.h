@@ -370,6 +370,8 @@ void page_lock(struct ucow_page *page);
  * lock. page_set_and_wake - set @flag, of a locked page, and let such waiters know.
  */
 bool page_lock_unless(struct ucow_page *page, uint32_t flag);
+/* page_clear_and_wake - clear flags, and wake who sleeps for that. */
+void page_clear_and_wake(struct ucow_page *page, uint32_t flags);
 void page_set_and_wake(struct ucow_page *page, uint32_t flag);
 void page_unlock(struct ucow_page *page);
 

@@ -3,6 +3,7 @@
 #include "ops/ops.h"
 
 #include "cache/cache.h"
+#include "swap/swap.h"
 
 #include <ucow/file.h>
 
@@ -73,6 +74,8 @@ int ucow_file_open(struct ucow_machine *machine, const struct ucow_file_options 
 	struct cache *cache;
 	int error = check_options(options);
 
+	if (!error && options->fd >= 0)
+		error = swap_open_lists(machine); /* its pages can go under pressure */
 	if (!error)
 		error = make_cache(machine, options, &cache);
 	if (error)

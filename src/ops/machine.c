@@ -8,6 +8,8 @@
 
 #include <ucow/debug.h>
 
+#include <ucow/file.h>
+
 #include <errno.h>
 #include <string.h>
 
@@ -151,6 +153,7 @@ void ucow_machine_synchronize(struct ucow_machine *machine)
 int ucow_machine_destroy(struct ucow_machine *machine)
 {
 	cache_settle(machine);
+	ucow_writeback_stop(machine);
 	pressure_ops.settle(machine);
 	epoch_synchronize(&machine->epoch);
 	if (is_busy(machine))
@@ -158,6 +161,7 @@ int ucow_machine_destroy(struct ucow_machine *machine)
 	if (machine->ksm)
 		machine->ksm_ops->destroy(machine); /* its thread first */
 	swap_close(machine);
+	lru_close(&machine->frames);
 	epoch_destroy(&machine->epoch);
 	table_pool_destroy(&machine->tables);
 	memcg_set_destroy(machine);

@@ -17,7 +17,7 @@
 /* ---- looking at a page ---- */
 
 struct look {
-	bool accessed, dirty;
+	bool accessed, dirty, locked;
 };
 
 static bool look_at_entry(void *arg, const struct rmap_entry *entry)
@@ -25,6 +25,7 @@ static bool look_at_entry(void *arg, const struct rmap_entry *entry)
 	struct look *look = arg;
 
 	look->dirty |= pte_is_dirty(entry->pte);
+	look->locked |= pte_is_locked(entry->pte);
 	if (!pte_is_accessed(entry->pte))
 		return true;
 	look->accessed = true;
@@ -52,12 +53,16 @@ static enum verdict judge(struct shrink *shrink, struct ucow_page *page)
 
 	if (page_is(page, PAGE_WRITEBACK | PAGE_READING) || !page_is(page, PAGE_ANON))
 		return KEEP;
+	if (!shrink->swap && !page_is(page, PAGE_LAZYFREE))
+		return KEEP;
 	if (is_held(page) && !MUTATED(RECLAIM_PINNED)) {
 		count(&shrink->machine->counters, UCOW_COUNTER_RECLAIM_HELD);
 		return ACTIVATE;
 	}
 	if (rmap_walk(shrink->machine, page, look_at_entry, &look) != RMAP_DONE)
 		return KEEP;
+	if (look.locked && !MUTATED(RECLAIM_LOCKED))
+		return ACTIVATE;
 	if (look.accessed && !shrink->force) {
 		count(&shrink->machine->counters, UCOW_COUNTER_RECLAIM_REFERENCED);
 		return ACTIVATE;
@@ -104,12 +109,16 @@ static bool unmap_entry(void *arg, const struct rmap_entry *entry)
 
 	if (unmap->drop && !may_drop(page, entry->pte))
 		return false;
-	leaf_set(entry->leaf, entry->va,
-		 unmap->drop ? pte_none() : pte_make_swap(slot, page_is(page, PAGE_EXCLUSIVE), entry->pte));
+	if (pte_is_locked(entry->pte) && !MUTATED(RECLAIM_LOCKED))
+		return false; /* since we looked */
+	/* Still the page's, to a fork that looks for pinned pages without our lock; a pin that is begun now waits. */
+	leaf_set(entry->leaf, entry->va, pte_mk_protnone(entry->pte));
 	if (!try_share(page)) {
 		leaf_set(entry->leaf, entry->va, entry->pte);
 		return false;
 	}
+	leaf_set(entry->leaf, entry->va,
+		 unmap->drop ? pte_none() : pte_make_swap(slot, page_is(page, PAGE_EXCLUSIVE), entry->pte));
 	page_clear(page, PAGE_EXCLUSIVE); /* it lives in the entry from now on (semantics.md 0.1, 5) */
 	if (pte_is_dirty(entry->pte))
 		page_set(page, PAGE_DIRTY);
@@ -266,6 +275,7 @@ static void finish(struct shrink *shrink)
 
 void shrink_batch(struct shrink *shrink)
 {
+	shrink_files(shrink);
 	judge_all(shrink);
 	take_slots(shrink);
 	if (!shrink->n)

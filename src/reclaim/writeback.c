@@ -47,6 +47,8 @@ void reclaim_written(void *machine, struct swap_write *write)
 	struct writeback *batch = write->owner;
 	struct ucow_page *page = page_of_bytes(&((struct ucow_machine *)machine)->frames, write->bytes);
 
+	if (write->is_zero)
+		count(&((struct ucow_machine *)machine)->counters, UCOW_COUNTER_SWAP_ZERO);
 	complete(machine, page, write->error);
 	if (atomic_fetch_sub(&batch->left, 1) == 1)
 		host_free(batch);
@@ -125,7 +127,7 @@ unsigned writeback_reap(struct swap *swap, bool wait)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < UCOW_SWAP_DEVICES; i++)
+	for (unsigned i = 0; swap && i < UCOW_SWAP_DEVICES; i++)
 		if (swap_device_is_there(&swap->devices[i]))
 			n += reap(&swap->devices[i], wait && !n);
 	return n;
@@ -147,7 +149,7 @@ unsigned writeback_in_flight(struct swap *swap)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < UCOW_SWAP_DEVICES; i++)
+	for (unsigned i = 0; swap && i < UCOW_SWAP_DEVICES; i++)
 		if (swap_device_is_there(&swap->devices[i]))
 			n += in_flight(&swap->devices[i]);
 	return n;

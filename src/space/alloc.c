@@ -115,7 +115,7 @@ static bool make_room(struct ucow_machine *machine, struct ucow_memcg *memcg, un
 	uint64_t n = shrink(machine, memcg, npages);
 
 	if (!n && !(memcg && page_counter_fits(&memcg->pages, 1))) {
-		if (!atomic_load(&machine->swap) || !has_others())
+		if (!machine->frames.lru || !has_others())
 			return false;
 		n = shrink_alone(machine, memcg, npages);
 		if (!n)

@@ -24,6 +24,7 @@ struct ucow_memcg;
 struct ksm;
 struct ksm_space;
 struct ucow_notifier;
+struct writeback_thread;
 struct ucow_mm;
 struct ucow_machine;
 
@@ -81,6 +82,9 @@ struct ucow_machine {
 	struct list caches;                       /* all that are in use */
 	uint64_t ncaches;                         /* those and the orphans */
 	struct list orphans;                      /* that nobody uses any more, and that are to be written and closed */
+	_Atomic uint64_t ndirty;                  /* (A) pages of files that are to be written back */
+	_Atomic uint64_t dirty_limit;             /* (A) from which on whoever stores writes back; 0: none */
+	struct writeback_thread *writeback;       /* (L) NULL: does not run */
 	_Atomic uint64_t norphans;                /* (A) */
 	struct rwlock notify_lock;                /* LOCK_NOTIFY: (N) */
 	struct list notifiers;                    /* (N) of all spaces */
@@ -106,6 +110,8 @@ struct ucow_mm {
 	_Atomic bool has_pinned;               /* (A) sticky: a pin was ever attempted (B.4) */
 	_Atomic(struct pin_account *) account; /* (A) made by the first pin */
 	_Atomic uint64_t pin_limit;            /* (A) */
+	_Atomic uint64_t lock_limit;           /* (A) most pages that mlock takes */
+	unsigned lock_future;                  /* (M) VMA_* of mappings made from now on (mlockall) */
 	_Atomic uint32_t attached;             /* (A) cpus */
 	struct list file_users;                /* (M) struct cache_user: the files that are mapped here */
 	struct list link;                      /* (L) */
