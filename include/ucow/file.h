@@ -196,15 +196,19 @@ struct ucow_direct_done {
 	long result; /* bytes; or -errno */
 };
 
+/** The most bytes of one transfer that is submitted. */
+#define UCOW_DIRECT_MAX_BYTES ((uint64_t)4 << 20)
+
 /** ucow_direct_create - @depth: most transfers at once, at least 1. Returns: 0; -EINVAL; -ENOMEM. Thread: any. */
 UCOW_API UCOW_NODISCARD int ucow_direct_create(struct ucow_machine *machine, unsigned depth,
 					       struct ucow_direct **direct);
 /** ucow_direct_destroy - waits for what is under way. */
 UCOW_API void ucow_direct_destroy(struct ucow_direct *direct);
 /**
- * ucow_direct_submit - pin [va, va + nbytes), which is page aligned, and start the transfer. The pages are unpinned
- * when it is complete, by whoever calls ucow_direct_wait then; @fd must stay open till then. Returns: 0; -EINVAL;
- * -EFAULT (as ucow_pin_user_pages); -EAGAIN: @depth transfers are under way; -ENOMEM. Thread: one at a time.
+ * ucow_direct_submit - pin [va, va + nbytes), whole pages, at most UCOW_DIRECT_MAX_BYTES, and start the transfer. The
+ * pages are unpinned when it is complete, by whoever calls ucow_direct_wait then; @fd must stay open till then.
+ * Returns: 0; -EINVAL; -EFAULT (as ucow_pin_user_pages); -EAGAIN: @depth transfers are under way; -ENOMEM. Thread: one
+ * at a time.
  */
 UCOW_API UCOW_NODISCARD int ucow_direct_submit(struct ucow_direct *direct, enum ucow_direct_op op, struct ucow_mm *mm,
 					       uint64_t va, uint64_t nbytes, int fd, uint64_t offset,

@@ -95,7 +95,8 @@ UCOW_API UCOW_NODISCARD int ucow_munmap(struct ucow_mm *mm, uint64_t va, uint64_
  *
  * An entry that becomes permitted to write is made writable at once only if its page is private and exclusive
  * [semantics.md B.6]; otherwise the next store faults.
- * Returns: 0; -EINVAL; -ENOMEM (a hole, or no memory to split a mapping; on a hole, ranges before it have changed).
+ * Returns: 0; -EINVAL; -ENOMEM (a hole, or no memory to split a mapping); -EACCES (writing to a shared mapping of a
+ * file that was opened for reading). On a hole and on refusal, ranges before it have changed.
  */
 UCOW_API UCOW_NODISCARD int ucow_mprotect(struct ucow_mm *mm, uint64_t va, uint64_t length, unsigned prot);
 

@@ -7,17 +7,20 @@
  *   LOCK_SWAPON       swap devices come and go
  *   LOCK_KSM          the scanner of same-page merging: one scans at a time
  *   LOCK_RELIEF       reclaim on behalf of operations that lack memory
+ *   LOCK_FILE         one writes to a file, truncates it or makes a hole in it at a time
  *   LOCK_MACHINE      machine: lists of spaces and cpus
  *     LOCK_MMAP       mm: mappings and the shape of the tables (shared: faults, GUP; exclusive: map, unmap, fork, ...)
  *       LOCK_NOTIFY   who follows which space; shared while reclaim takes pages from followed spaces
  *       LOCK_GROUP    the charges and members of a snapshot group
+ *       LOCK_FILLING  pages of a file are being read
  *       LOCK_UFFD     who waits at a userfaultfd, and its messages
- *       LOCK_OBJECT   the pages of a shared mapping
  *       LOCK_KSM_NODES  the table of merged pages
  *       LOCK_ROOT     which table is a space's root
  *       LOCK_TABLE+n  tables, root (n = 0) to leaf (n = 5), top down
  *         LOCK_KSM_HOMES  where one merged page may be mapped
  *         LOCK_FAMILY the leaves that may map the same pages; walks from a page take it first and try the leaves
+ *         LOCK_CACHE  the pages of a file or of shared memory, and who maps it
+ *         LOCK_CACHES the caches of a machine
  *         LOCK_SWAP   the slots of a swap device
  *         LOCK_STORE  the queues of a swap device's file; held while they are waited for
  *         LOCK_EPOCH  members of an epoch, what a thread has put off; held while sections are waited for
@@ -44,18 +47,21 @@ enum lock_rank {
 	LOCK_SWAPON = 1,
 	LOCK_KSM,
 	LOCK_RELIEF,
+	LOCK_FILE,
 	LOCK_MACHINE,
 	LOCK_MMAP,
 	LOCK_NOTIFY,
 	LOCK_GROUP,
+	LOCK_FILLING,
 	LOCK_UFFD,
-	LOCK_OBJECT,
 	LOCK_KSM_NODES,
 	LOCK_ROOT,
 	LOCK_TABLE,
 	LOCK_TABLE_LEAF = LOCK_TABLE + 5,
 	LOCK_KSM_HOMES,
 	LOCK_FAMILY,
+	LOCK_CACHE,
+	LOCK_CACHES,
 	LOCK_SWAP,
 	LOCK_STORE,
 	LOCK_EPOCH,

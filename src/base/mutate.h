@@ -57,6 +57,15 @@
  *   FORGET_UNCHARGE             a page that is freed stays charged                      B.9
  *   SWAPIN_CHARGES_FAULTER      a page read back is charged to whoever asks             B.9
  *   LIMIT_IGNORES_ANCESTORS     a charge does not look at the groups above              B.9
+ *   FORGET_FILE_DIRTY           a store to a mapping of a file leaves the page clean    B.8
+ *   TRUNCATE_KEEPS_COPIES       truncation leaves private copies beyond the end         B.2
+ *   FILE_WRITABLE_ON_READ       a load maps a page of a file for stores too             B.8
+ *   SKIP_MKCLEAN                writeback leaves entries writable                       B.8
+ *   MKCLEAN_WITHOUT_WAIT        writeback does not wait for stores                      rule 10
+ *   WRITEBACK_CLEANS_PINNED     writeback cleans pages that may be pinned               B.8
+ *   WRITE_ERROR_CLEANS          a page that could not be written is clean               B.8
+ *   RECLAIM_PINNED_FILE         reclaim unmaps pages of files that are held             B.8
+ *   LONGTERM_FILE_WRITE         files may be pinned for long for writing                A.2
  *   MERGE_WITHOUT_COMPARE       pages are merged because of their hash                  B.6, KSM
  *   MERGE_WITHOUT_SHOOTDOWN     a merge lets cpus store on                              rule 10
  *   MERGE_IGNORES_REFERENCES    pages with gets and pins are merged                     B.1, invariant 4
@@ -81,6 +90,33 @@ extern const char *mutation_chosen;
 #define MUTATED(name) (UCOW_MUTATE_##name)
 #endif
 
+#ifndef UCOW_MUTATE_FORGET_FILE_DIRTY
+#define UCOW_MUTATE_FORGET_FILE_DIRTY 0
+#endif
+#ifndef UCOW_MUTATE_TRUNCATE_KEEPS_COPIES
+#define UCOW_MUTATE_TRUNCATE_KEEPS_COPIES 0
+#endif
+#ifndef UCOW_MUTATE_FILE_WRITABLE_ON_READ
+#define UCOW_MUTATE_FILE_WRITABLE_ON_READ 0
+#endif
+#ifndef UCOW_MUTATE_SKIP_MKCLEAN
+#define UCOW_MUTATE_SKIP_MKCLEAN 0
+#endif
+#ifndef UCOW_MUTATE_MKCLEAN_WITHOUT_WAIT
+#define UCOW_MUTATE_MKCLEAN_WITHOUT_WAIT 0
+#endif
+#ifndef UCOW_MUTATE_WRITEBACK_CLEANS_PINNED
+#define UCOW_MUTATE_WRITEBACK_CLEANS_PINNED 0
+#endif
+#ifndef UCOW_MUTATE_WRITE_ERROR_CLEANS
+#define UCOW_MUTATE_WRITE_ERROR_CLEANS 0
+#endif
+#ifndef UCOW_MUTATE_RECLAIM_PINNED_FILE
+#define UCOW_MUTATE_RECLAIM_PINNED_FILE 0
+#endif
+#ifndef UCOW_MUTATE_LONGTERM_FILE_WRITE
+#define UCOW_MUTATE_LONGTERM_FILE_WRITE 0
+#endif
 #ifndef UCOW_MUTATE_SKIP_EARLY_COPY
 #define UCOW_MUTATE_SKIP_EARLY_COPY 0
 #endif

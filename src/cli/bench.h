@@ -89,6 +89,10 @@ extern const struct bench_side bench_swap_dirty_ucow, bench_swap_dirty_buffered,
 extern const struct bench_side bench_ksm_merge_ucow, bench_ksm_merge_kernel;
 extern const struct bench_side bench_rmap_ucow, bench_rmap_kernel;
 extern const struct bench_side bench_memcg_charge;
+extern const struct bench_side bench_wp_callback_ucow, bench_wp_callback_kernel;
+extern const struct bench_side bench_wp_thread_ucow, bench_wp_thread_kernel;
+extern const struct bench_side bench_scan_ucow, bench_scan_kernel;
+extern const struct bench_side bench_msync_ucow, bench_msync_kernel;
 extern const struct bench_side bench_snapshots_memory, bench_snapshots_last, bench_snapshots_tenth;
 
 /* ---- what the sides share (bench_ucow.c, bench_kernel.c) ---- */

@@ -418,6 +418,44 @@ const struct bench_row bench_rows[] = {
 		.kernel = &bench_zero_fill_ucow,
 	},
 	{
+		.name = "uffd-wp-callback",
+		.unit = "ns",
+		.what = "a store to a write-protected page that a callback on the faulting thread unprotects; the "
+			"kernel's side "
+			"is a handler of SIGBUS",
+		.npages = COW_PAGES,
+		.copies = 1,
+		SIDES(wp_callback),
+	},
+	{
+		.name = "uffd-wp-thread",
+		.unit = "ns",
+		.what = "the same by a thread that reads events, on the same cpu",
+		.npages = COW_PAGES / 4,
+		.copies = 1,
+		SIDES(wp_thread),
+	},
+	{
+		.name = "scan-1g",
+		.unit = "us",
+		.what = "find the pages of 1 GiB that were written, one in 64, and protect them again, all at once",
+		.npages = PAGES_1G,
+		.copies = 1,
+		.count = 64,
+		SIDES(scan),
+	},
+	{
+		.name = "msync-seq",
+		.unit = "ns",
+		.what = "store to every page of a shared file of 256 MiB in order and wait until the disk has them, "
+			"per page",
+		.npages = PAGES_256M,
+		.copies = 1,
+		.quick_part = 4,
+		.apart = 3,
+		SIDES(msync),
+	},
+	{
 		.name = "load-hit",
 		.unit = "ns",
 		.what = "an 8-byte load from a hot set; the kernel's side is raw memory",

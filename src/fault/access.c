@@ -9,6 +9,7 @@
 #include "fault/fault.h"
 
 #include "base/mutate.h"
+#include "cache/flush.h"
 
 #include <errno.h>
 #include <string.h>
@@ -253,6 +254,8 @@ static enum fault_result fault(struct ucow_cpu *cpu, uint64_t va, bool write, ui
 	do {
 		result = fault_once(cpu, va, write, generation, &wait);
 		epoch_settle(&cpu->machine->epoch);
+		if (write)
+			flush_throttle(cpu->machine);
 		if (unlikely(result == FAULT_USERFAULT))
 			result = wait_for_user(&wait);
 	} while (unlikely(result == FAULT_USERFAULT) ||

@@ -224,7 +224,7 @@ static enum charge charge_copy(struct cow *cow)
 {
 	struct ucow_mm *mm = cow->fault->mm;
 
-	if (likely(!mm->group))
+	if (likely(!mm->group) || (cow->page && !cow->facts.anon)) /* a file keeps its pages itself */
 		return CHARGE_NONE;
 	if (mm->read_only) {
 		group_charge(mm->group, &mm->snapshot, 1);

@@ -3,7 +3,7 @@
 #include "fault/fault_internal.h"
 
 #include "base/mutate.h"
-#include "cache/shm.h"
+#include "cache/cache.h"
 #include "swap/swap.h"
 
 #include <errno.h>
@@ -16,6 +16,7 @@ int fault_errno(enum fault_result result)
 	case FAULT_RETRY:
 	case FAULT_LOCK_PAGE:
 	case FAULT_SWAP_IN:
+	case FAULT_FILE_IN:
 		return 0;
 	case FAULT_SIGSEGV:
 		return -EFAULT;
@@ -119,7 +120,7 @@ static void forget_zeros(struct fault *fault)
 /* ---- userfaultfd ---- */
 
 /* Its userfaultfd has to resolve this: after the section, with the mmap lock held. */
-static enum fault_result ask_user(struct fault *fault, unsigned reason)
+enum fault_result fault_ask_user(struct fault *fault, unsigned reason)
 {
 	fault->user = reason | (fault->flags & FAULT_WRITE ? UCOW_UFFD_FAULT_WRITE : 0u);
 	return FAULT_USERFAULT;
@@ -173,7 +174,7 @@ static enum fault_result fault_uffd_wp(struct fault *fault)
 	const struct vma *vma = fault->vma;
 
 	if ((vma->flags & VMA_UFFD_WP) && !uffd_has(vma->uffd, UCOW_UFFD_FEATURE_WP_ASYNC))
-		return ask_user(fault, UCOW_UFFD_FAULT_WP);
+		return fault_ask_user(fault, UCOW_UFFD_FAULT_WP);
 	if (!fault_relock(fault))
 		return FAULT_RETRY;
 	fault->pte = pte_clear_uffd_wp(fault->pte);
@@ -218,65 +219,16 @@ static enum fault_result fault_zero_page(struct fault *fault)
 	return FAULT_DONE;
 }
 
-/*
- * The page of the object, made and charged to this space if it is not there yet. Returns: 0; -ENXIO; -ENOMEM; -EBUSY,
- * -ENODATA: it is there, or is not, and a userfaultfd wants to know.
- */
-static int shared_page(struct fault *fault, struct ucow_page **page)
-{
-	struct shm *shm = fault->vma->object;
-	uint64_t index = vma_page_index(fault->vma, fault->va);
-	int error = shm_find(shm, index, page);
-	struct ucow_page *made;
-
-	if (!error && unlikely(fault->vma->flags & VMA_UFFD_MINOR)) {
-		page_put(*page);
-		return -EBUSY;
-	}
-	if (error != -ENOENT)
-		return error;
-	if (unlikely(fault->vma->flags & VMA_UFFD_MISSING))
-		return -ENODATA;
-	made = mm_alloc_page(fault->mm, FRAME_ZEROED);
-	if (!made)
-		return -ENOMEM;
-	fault_count(fault, UCOW_COUNTER_ZERO_FILL);
-	*page = shm_insert(shm, index, made);
-	return 0;
-}
-
-/* Shared memory without dirty tracking is mapped as the mapping permits, whatever the access (B.8). */
-static enum fault_result fault_shared(struct fault *fault)
-{
-	struct ucow_page *page;
-	struct pte pte;
-	int error = shared_page(fault, &page);
-
-	if (unlikely(error == -EBUSY || error == -ENODATA))
-		return ask_user(fault, error == -EBUSY ? UCOW_UFFD_FAULT_MINOR : 0);
-	if (error)
-		return error == -ENXIO ? FAULT_SIGBUS : FAULT_OOM;
-	if (!fault_relock(fault)) {
-		page_put(page);
-		return FAULT_RETRY;
-	}
-	page_map(page);
-	pte = pte_inherit(pte_make_shared(page), fault->pte);
-	if (fault->flags & FAULT_WRITE)
-		pte = pte_mkdirty(pte);
-	leaf_set(fault->leaf, fault->va, entry_permit(fault->vma, pte, true));
-	table_unlock(fault->leaf);
-	return FAULT_DONE;
-}
-
 static enum fault_result fault_empty(struct fault *fault)
 {
 	if (fault->vma->flags & VMA_PFNMAP)
 		return FAULT_SIGBUS;
 	if (!vma_is_cow(fault->vma))
-		return fault_shared(fault);
+		return fault_map_cached(fault);
+	if (unlikely(fault->vma->object))
+		return fault->flags & FAULT_WRITE ? fault_copy_cached(fault) : fault_map_cached(fault);
 	if (unlikely(fault->vma->flags & VMA_UFFD_MISSING))
-		return ask_user(fault, 0);
+		return fault_ask_user(fault, 0);
 	/* An unshare fault reads: GUP looks again and decides again (B.2). */
 	return fault->flags & FAULT_WRITE ? fault_zero_fill(fault) : fault_zero_page(fault);
 }
@@ -299,7 +251,8 @@ static enum fault_result fault_numa(struct fault *fault)
 	if (!fault_relock(fault))
 		return FAULT_RETRY;
 	pte = pte_mkyoung(pte_clear_protnone(fault->pte));
-	if ((!vma_is_cow(fault->vma) && !pte_is_uffd_wp(pte)) || entry_may_upgrade(fault->mm, fault->vma, pte))
+	if ((!vma_is_cow(fault->vma) && !vma_is_tracked(fault->vma) && !pte_is_uffd_wp(pte)) ||
+	    entry_may_upgrade(fault->mm, fault->vma, pte))
 		pte = entry_permit(fault->vma, pte, true);
 	leaf_set(fault->leaf, fault->va, pte);
 	table_unlock(fault->leaf);
@@ -309,11 +262,13 @@ static enum fault_result fault_numa(struct fault *fault)
 	return FAULT_DONE;
 }
 
-/* A write to a page of a shared mapping whose entry lost its permission: never copies. */
+/* A write to a page of a shared mapping whose entry lost its permission, or waits for the first store: never copies. */
 static enum fault_result fault_shared_wp(struct fault *fault)
 {
 	if (!fault_relock(fault))
 		return FAULT_RETRY;
+	if (unlikely(fault->vma->file) && pte_has_page(fault->pte))
+		fault_dirty_cached(fault, pte_page(&fault->mm->machine->frames, fault->pte));
 	leaf_set(fault->leaf, fault->va, entry_permit(fault->vma, pte_mkyoung(pte_mkdirty(fault->pte)), true));
 	table_unlock(fault->leaf);
 	fault_count(fault, UCOW_COUNTER_FAULT_WP);
@@ -381,6 +336,7 @@ static void count_result(struct fault *fault, enum fault_result result)
 	case FAULT_RETRY:
 	case FAULT_LOCK_PAGE:
 	case FAULT_SWAP_IN:
+	case FAULT_FILE_IN:
 		break;
 	}
 }
@@ -395,7 +351,7 @@ static bool reads_shared_emptiness(const struct fault *fault, const struct walk 
 		return false;
 	if (walk->is_private && !fault->mm->read_only)
 		return false;
-	if (!vma_is_cow(fault->vma) || (fault->vma->flags & (VMA_PFNMAP | VMA_UFFD_MISSING)))
+	if (fault->vma->object || (fault->vma->flags & (VMA_PFNMAP | VMA_UFFD_MISSING)))
 		return false;
 	return !walk->leaf || pte_is_none(leaf_get(walk->leaf, fault->va));
 }
@@ -485,6 +441,8 @@ static enum fault_result handle(struct ucow_mm *mm, struct vma *vma, uint64_t va
 			result = wait_for_page(&fault);
 		else if (unlikely(result == FAULT_SWAP_IN))
 			result = fault_bring(&fault);
+		else if (unlikely(result == FAULT_FILE_IN))
+			result = fault_fetch(&fault);
 		else if (unlikely(result == FAULT_USERFAULT))
 			result = userfault(&fault);
 	} while (result == FAULT_RETRY);

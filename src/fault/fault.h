@@ -5,6 +5,7 @@
 #ifndef FAULT_FAULT_H
 #define FAULT_FAULT_H
 
+#include "cache/cache.h"
 #include "fault/policy.h"
 #include "fault/uffd.h"
 
@@ -36,6 +37,7 @@ enum fault_result {
 	FAULT_RETRY,     /* internal: the entry changed under us */
 	FAULT_LOCK_PAGE, /* internal: the page's lock is to be waited for */
 	FAULT_SWAP_IN,   /* internal: the page is to be read from swap */
+	FAULT_FILE_IN,   /* internal: the page is to be read from its file */
 };
 
 /*
@@ -71,11 +73,11 @@ static inline bool needs_soft_dirty(const struct vma *vma, struct pte pte)
 
 /*
  * vma_wants_notify - a shared mapping whose entries become writable by a fault only, so that the first store is seen
- * (B.8): soft-dirty tracking, or write protection for userfaultfd.
+ * (B.8): of a file that is written back, soft-dirty tracking, or write protection for userfaultfd.
  */
 static inline bool vma_wants_notify(const struct vma *vma)
 {
-	return (vma->flags & (VMA_SOFTDIRTY | VMA_UFFD_WP)) != VMA_SOFTDIRTY;
+	return (vma->flags & (VMA_SOFTDIRTY | VMA_UFFD_WP)) != VMA_SOFTDIRTY || vma_is_tracked(vma);
 }
 
 /*

@@ -15,7 +15,7 @@ struct fault {
 	struct ucow_page *waited_for; /* its lock was waited for and is held, with a reference; else NULL */
 	struct ucow_page *to_lock;    /* with FAULT_LOCK_PAGE: which page, with a reference */
 	bool for_bytes;               /* with FAULT_LOCK_PAGE: until these have come or gone; not for a decision */
-	struct ucow_page *brought;    /* read from swap for this fault, with a reference; else NULL */
+	struct ucow_page *brought;    /* read, from swap or its file, for this fault, with a reference; else NULL */
 	bool is_private;              /* the path to the leaf */
 	uint64_t shape;               /* read before the walk */
 	struct uffd_wait *wait;       /* NULL: who faults cannot wait for a userfaultfd */
@@ -35,6 +35,19 @@ void fault_unlock_page(struct fault *fault, struct ucow_page *page);
 enum fault_result fault_swap(struct fault *fault);
 enum fault_result fault_bring(struct fault *fault);
 void fault_release_brought(struct fault *fault);
+
+/* fault_ask_user - FAULT_USERFAULT: the userfaultfd has to resolve it. @reason: UCOW_UFFD_FAULT_*, but for WRITE. */
+enum fault_result fault_ask_user(struct fault *fault, unsigned reason);
+
+/*
+ * file.c: nothing is mapped, and a cache is behind the mapping. fault_map_cached - map its page. fault_copy_cached -
+ * map a copy: a store to a private mapping. Both may say FAULT_FILE_IN; fault_fetch - then read the page, outside of
+ * any section. fault_dirty_cached - a page of a shared mapping is about to be stored to. Requires: the leaf's lock.
+ */
+enum fault_result fault_map_cached(struct fault *fault);
+enum fault_result fault_copy_cached(struct fault *fault);
+enum fault_result fault_fetch(struct fault *fault);
+void fault_dirty_cached(struct fault *fault, struct ucow_page *page);
 
 /* fault_release_waited - give up the page lock that was waited for, if any. */
 static inline void fault_release_waited(struct fault *fault)

@@ -405,6 +405,12 @@ void page_set_and_wake(struct ucow_page *page, uint32_t flag)
 		futex_wake(&page->flags);
 }
 
+void page_clear_and_wake(struct ucow_page *page, uint32_t flags)
+{
+	if (atomic_fetch_and_explicit(&page->flags, ~flags, memory_order_release) & PAGE_WAITERS)
+		futex_wake(&page->flags);
+}
+
 void page_unlock(struct ucow_page *page)
 {
 	uint32_t before = atomic_fetch_and_explicit(&page->flags, ~(PAGE_LOCKED | PAGE_WAITERS), memory_order_release);

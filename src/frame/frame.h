@@ -23,7 +23,7 @@ enum page_flag {
 	PAGE_LOCKED = 1u << 0,
 	PAGE_ANON = 1u << 1,      /* private anonymous memory */
 	PAGE_EXCLUSIVE = 1u << 2, /* anon: only one mapping, and no other reference was handed out (B.1) */
-	PAGE_SHMEM = 1u << 3,     /* belongs to the object of a shared mapping */
+	PAGE_SHMEM = 1u << 3,     /* in the cache of shared memory without a file behind it */
 	PAGE_KSM = 1u << 4,
 	PAGE_DIRTY = 1u << 5,
 	PAGE_SWAPCACHE = 1u << 6,
@@ -41,8 +41,9 @@ enum page_flag {
 	PAGE_BATCHED = 1u << 18,   /* LRU: in a batch, not on a list yet */
 	PAGE_DYING = 1u << 19,     /* nobody refers to it; whoever takes it out of its batch frees it */
 	PAGE_READAHEAD = 1u << 20, /* swap cache: read because a neighbour was asked for */
-	PAGE_READING = 1u << 21,   /* swap cache: its bytes are on their way; the reader holds the page lock */
+	PAGE_READING = 1u << 21,   /* in a cache: its bytes are on their way; the reader holds the page lock */
 	PAGE_FAILED = 1u << 22,    /* swap cache: they could not be read */
+	PAGE_FILE = 1u << 23,      /* in the cache of a file, to which it is written back when dirty */
 };
 
 /*
@@ -64,7 +65,7 @@ struct ucow_page {
 	uint16_t pool;             /* fixed: index of the pool */
 	uint16_t memcg;            /* (O) the group that it is charged to; 0: none */
 	int8_t home;               /* (O) anon: the slot that it has in its family's leaves without a shift */
-	void *mapping;             /* (O) the object of a shared page; of an anon page its family (table/table.h) */
+	void *mapping;             /* (O) the cache of a shared page; of an anon page its family (table/table.h) */
 	uint64_t index : 48;       /* (O) page number in its object or, anon, of its first address */
 	uint64_t order : 8;        /* (P) of a free block */
 	uint64_t node : 8;         /* fixed */
@@ -369,6 +370,8 @@ void page_lock(struct ucow_page *page);
  * lock. page_set_and_wake - set @flag, of a locked page, and let such waiters know.
  */
 bool page_lock_unless(struct ucow_page *page, uint32_t flag);
+/* page_clear_and_wake - clear flags, and wake who sleeps for that. */
+void page_clear_and_wake(struct ucow_page *page, uint32_t flags);
 void page_set_and_wake(struct ucow_page *page, uint32_t flag);
 void page_unlock(struct ucow_page *page);
 

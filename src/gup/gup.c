@@ -4,6 +4,7 @@
  * forms first try without locks and go on like the others where that does not work. Semantics.md B.5.
  */
 #include "base/mutate.h"
+#include "cache/cache.h"
 #include "fault/fault.h"
 
 #include <ucow/gup.h>
@@ -47,7 +48,11 @@ static bool vma_permits(const struct gup *gup, const struct vma *vma)
 {
 	if (vma->flags & VMA_PFNMAP)
 		return false;
-	if (wants(gup, UCOW_FOLL_ANON) && !vma_is_cow(vma))
+	if (wants(gup, UCOW_FOLL_ANON) && (!vma_is_cow(vma) || vma->object))
+		return false;
+	/* A device that writes for long would write behind the back of writeback (B.8). */
+	if (wants(gup, UCOW_FOLL_WRITE) && wants(gup, UCOW_FOLL_LONGTERM) && vma_is_tracked(vma) &&
+	    !MUTATED(LONGTERM_FILE_WRITE))
 		return false;
 	if (wants(gup, UCOW_FOLL_WRITE))
 		return (vma->flags & VMA_WRITE) || (wants(gup, UCOW_FOLL_FORCE) && vma_is_cow(vma));
@@ -146,6 +151,8 @@ static enum follow follow(struct gup *gup, struct table *leaf, uint64_t va)
 	}
 	if (take(gup, page))
 		return FOLLOW_OVERFLOW;
+	if (wants(gup, UCOW_FOLL_WRITE) && unlikely(page_is(page, PAGE_FILE)))
+		cache_set_dirty(gup->vma->object, page); /* a device asks nobody when it writes (B.8) */
 	touch(gup, leaf, va, pte);
 	gup->pages[gup->done++] = page;
 	gup->faulted = false;
@@ -215,6 +222,18 @@ static void fast_undo(const struct gup *gup, struct ucow_page *page)
 		page_put(page);
 }
 
+/*
+ * A page of a file that a device is to write to is dirty before it is pinned, or the slow path makes it so; for long it
+ * is not pinned here at all (B.5, B.8). Requires: the reference was taken: writeback that cleans the page now looks for
+ * it afterwards.
+ */
+static bool fast_permits_file(const struct gup *gup, const struct ucow_page *page)
+{
+	if (likely(!page_is(page, PAGE_FILE)) || !wants(gup, UCOW_FOLL_WRITE))
+		return true;
+	return page_is(page, PAGE_DIRTY) && !wants(gup, UCOW_FOLL_LONGTERM);
+}
+
 /* Entries that say already what the access would have them say; special and armed ones are the slow path's. */
 static bool fast_page(struct gup *gup, const struct fast *fast, uint64_t va)
 {
@@ -229,7 +248,7 @@ static bool fast_page(struct gup *gup, const struct fast *fast, uint64_t va)
 	if (fast_take(gup, page))
 		return false;
 	/* The flag is read after the reference was taken and found good, as in gup_must_unshare (B.5). */
-	if (!fast_holds(gup, fast, va, pte) || !fast_permits(gup, pte, page)) {
+	if (!fast_holds(gup, fast, va, pte) || !fast_permits(gup, pte, page) || !fast_permits_file(gup, page)) {
 		fast_undo(gup, page);
 		return false;
 	}
@@ -571,8 +590,7 @@ void ucow_unpin_user_pages_dirty_lock(struct ucow_page *const *pages, size_t npa
 {
 	if (make_dirty)
 		for (size_t i = 0; i < npages; i++)
-			if (!page_is(pages[i], PAGE_DIRTY | PAGE_ZERO))
-				page_set(pages[i], PAGE_DIRTY);
+			page_note_dirty(pages[i]);
 	ucow_unpin_user_pages(pages, npages);
 }
 

@@ -4,6 +4,7 @@
  * entry, page and cached translation. The ids are listed in docs/invariants.md.
  */
 #include "base/host.h"
+#include "cache/cache.h"
 #include "fault/fault.h"
 #include "swap/swap.h"
 
@@ -110,6 +111,19 @@ static int check_swap_entry(struct check *check, const struct vma *vma, uint64_t
 	return 0;
 }
 
+/* The page is in the mapping's cache, as the number that the address has there; what may be stored to is dirty (B.8).
+ */
+static int check_cached(struct check *check, const struct vma *vma, uint64_t va, struct pte pte)
+{
+	const struct ucow_page *page = pte_page(&check->machine->frames, pte);
+
+	if (!vma->object || cache_of(page) != vma->object || page->index != vma_page_index(vma, va))
+		return broken(check, "INV-CACHE-2", "va %#lx: a page that is not the one of the file there", va);
+	if (vma_is_tracked(vma) && pte_is_writable(pte) && !page_is(page, PAGE_DIRTY))
+		return broken(check, "INV-CACHE-3", "va %#lx: may be stored to, and the page is clean", va);
+	return 0;
+}
+
 static int check_entry(struct check *check, const struct vma *vma, uint64_t va, struct pte pte, bool is_private)
 {
 	const struct frame_pool *frames = &check->machine->frames;
@@ -125,6 +139,8 @@ static int check_entry(struct check *check, const struct vma *vma, uint64_t va, 
 		return broken(check, "INV-VMA-2", "va %#lx: anon page in a mapping that claims to have none", va);
 	if (pte_frame(pte) >= frames->npages || !page_refcount(&frames->pages[pte_frame(pte)]))
 		return broken(check, "INV-FRAME-2", "va %#lx maps frame %lu, which is free", va, pte_frame(pte));
+	if (pte_kind(pte) == PTE_KIND_SHARED && check_cached(check, vma, va, pte))
+		return -EUCLEAN;
 	return check_exclusivity(check, vma, va, pte, pte_page(frames, pte), is_private);
 }
 
@@ -337,7 +353,7 @@ static bool reads_zeros(const struct check *check, const struct ucow_cpu *cpu, c
 	uint64_t va = entry->read_tag;
 	const struct vma *vma = vma_at(&cpu->mm->vmas, va);
 
-	return pte_is_none(pte) && vma && vma_is_cow(vma) && vma_is_accessible(vma) &&
+	return pte_is_none(pte) && vma && vma_is_cow(vma) && !vma->object && vma_is_accessible(vma) &&
 	       entry->write_tag == ~(uint64_t)0 &&
 	       entry->addend + va == (uintptr_t)page_bytes(check->machine->frames.zero_page);
 }
@@ -441,8 +457,8 @@ static int check_frame(struct check *check, uint64_t pfn)
 	wrong = page_is(page, PAGE_KSM) ? check->machine->ksm_ops->check(check->machine, page) : NULL;
 	if (wrong)
 		return broken(check, "INV-KSM-2", "frame %lu, a merged page, %s", pfn, wrong);
-	known = check->maps[pfn] + (uint64_t)page_pincount(page) * UCOW_GUP_PIN_COUNTING_BIAS +
-		page_is(page, PAGE_SHMEM) + page_is(page, PAGE_SWAPCACHE);
+	known = check->maps[pfn] + (uint64_t)page_pincount(page) * UCOW_GUP_PIN_COUNTING_BIAS + cache_is_in(page) +
+		page_is(page, PAGE_SWAPCACHE);
 	if (refs < known)
 		return broken(check, "INV-FRAME-1", "frame %lu: %lu references, at least %lu are needed", pfn, refs,
 			      known);
@@ -535,6 +551,41 @@ static int check_devices(struct check *check)
 	return error;
 }
 
+static int check_caches(struct check *check)
+{
+	int error = 0;
+
+	LIST_FOR_EACH (link, &check->machine->caches) {
+		const char *wrong = cache_check(container_of(link, struct cache, link));
+
+		if (wrong && !error)
+			error = broken(check, "INV-CACHE-1", "%s", wrong);
+	}
+	return error;
+}
+
+/* [INV-CACHE-4] A mapping of a file is in the list that its cache has for the space, and nothing else is. */
+static int check_users(struct check *check, struct ucow_mm *mm)
+{
+	uint64_t listed = 0;
+
+	VMA_FOR_EACH (vma, &mm->vmas) {
+		if (!vma->file != !vma->user || (vma->user && (vma->user->mm != mm || vma->user->cache != vma->object)))
+			return broken(check, "INV-CACHE-4", "the mapping at %#lx is not listed by its file",
+				      vma->start);
+		listed += vma->user != NULL;
+	}
+	LIST_FOR_EACH (user, &mm->file_users)
+		LIST_FOR_EACH (link, &container_of(user, struct cache_user, of_space)->mappings) {
+			const struct vma *vma = cache_mapping(link);
+
+			if (vma_at(&mm->vmas, vma->start) != vma)
+				return broken(check, "INV-CACHE-4", "a file lists a mapping that is not there");
+			listed--;
+		}
+	return listed ? broken(check, "INV-CACHE-4", "a file does not list a mapping") : 0;
+}
+
 /* Returns: 0; -ENOMEM. */
 static int open_slots(struct check *check)
 {
@@ -602,6 +653,8 @@ int ucow_machine_check(struct ucow_machine *machine, char *why, size_t nbytes)
 		if (error)
 			break;
 		error = check_space(&check, container_of(link, struct ucow_mm, link));
+		if (!error)
+			error = check_users(&check, container_of(link, struct ucow_mm, link));
 	}
 	LIST_FOR_EACH (link, &machine->cpus) {
 		if (error)
@@ -609,6 +662,8 @@ int ucow_machine_check(struct ucow_machine *machine, char *why, size_t nbytes)
 		error = check_cpu(&check, container_of(link, struct ucow_cpu, link));
 	}
 	mutex_unlock(&machine->lock);
+	if (!error)
+		error = check_caches(&check);
 	if (!error)
 		error = check_frames(&check);
 	if (!error)

@@ -6,7 +6,7 @@
  */
 #include "ops/ops.h"
 
-#include "cache/shm.h"
+#include "cache/cache.h"
 
 #include <errno.h>
 
@@ -29,6 +29,53 @@ static int report(const struct diff *diff, uint64_t va, bool mapped_a, bool mapp
 	return diff->visit(diff->arg, va, kind);
 }
 
+/* ---- what a page shows ---- */
+
+/* Two with the same names show the same bytes. */
+struct memory {
+	uint64_t name;      /* as pte_memory's; 0: zeros, or what the file has */
+	const void *file;   /* struct cache; NULL: none */
+	uint64_t file_page; /* its number there */
+};
+
+#define NAME_OF_ZEROS 3 /* where an empty entry does not read as zeros */
+
+static bool differs(struct memory a, struct memory b)
+{
+	return a.name != b.name || a.file != b.file || a.file_page != b.file_page;
+}
+
+/* A page of a cache: that of a file is named by its number, in memory or not; one of memory by the frame, if any. */
+static struct memory memory_of_cache(const struct vma *vma, uint64_t va)
+{
+	uint64_t index = vma_page_index(vma, va);
+	const struct ucow_page *page;
+
+	if (cache_is_tracked(vma->object))
+		return (struct memory){.file = vma->object, .file_page = index};
+	page = cache_look(vma->object, index);
+	return (struct memory){.name = page ? pte_memory(pte_make_shared(page)) : 0};
+}
+
+/* The memory behind @va. @vma: what covers @va, or NULL. */
+static struct memory memory_at(const struct ucow_mm *mm, const struct vma *vma, uint64_t va)
+{
+	const struct table *leaf;
+	struct pte pte;
+
+	if (!vma)
+		return (struct memory){0};
+	if (vma->object && !vma_is_cow(vma))
+		return memory_of_cache(vma, va);
+	leaf = table_find_leaf(&mm->pt, va);
+	pte = leaf ? leaf_get(leaf, va) : pte_none();
+	if (vma->object && (pte_is_vacant(pte) || pte_kind(pte) == PTE_KIND_SHARED))
+		return memory_of_cache(vma, va);
+	if (vma->object && pte_kind(pte) == PTE_KIND_ZERO_PAGE)
+		return (struct memory){.name = NAME_OF_ZEROS};
+	return (struct memory){.name = pte_memory(pte)};
+}
+
 /* ---- by tables ---- */
 
 static const struct vma *vma_near(const struct ucow_mm *mm, const struct vma **last, uint64_t va)
@@ -38,13 +85,26 @@ static const struct vma *vma_near(const struct ucow_mm *mm, const struct vma **l
 	return *last;
 }
 
+/* A private mapping of a file: an empty entry and the zero page, which have one name, are not the same there. */
+static bool hides_file(struct diff *diff, uint64_t va, struct pte a, struct pte b)
+{
+	const struct vma *vma;
+
+	if (likely((pte_kind(a) == PTE_KIND_ZERO_PAGE) == (pte_kind(b) == PTE_KIND_ZERO_PAGE)))
+		return false;
+	vma = vma_near(diff->a, &diff->vma_a, va);
+	return vma && vma->object && vma_is_cow(vma);
+}
+
 /* The entries show different memory. Where nothing is mapped the entry is empty, so the other one is not. */
 static int diff_page(struct diff *diff, uint64_t va)
 {
 	const struct vma *a = vma_near(diff->a, &diff->vma_a, va), *b = vma_near(diff->b, &diff->vma_b, va);
 
 	/* Here both are the same object at the same place: one has faulted the page in and the other has not. */
-	if (a && a->object)
+	if (a && a->object && !vma_is_cow(a))
+		return 0;
+	if (a && a->object && b && !differs(memory_at(diff->a, a, va), memory_at(diff->b, b, va)))
 		return 0;
 	return report(diff, va, a, b);
 }
@@ -55,9 +115,9 @@ static int diff_leaf(void *arg, const struct table *a, const struct table *b, ui
 	int result = 0;
 
 	for (uint64_t va = start; !result && va < end; va += UCOW_PAGE_SIZE) {
-		uint64_t in_a = a ? pte_memory(leaf_get(a, va)) : 0, in_b = b ? pte_memory(leaf_get(b, va)) : 0;
+		struct pte in_a = a ? leaf_get(a, va) : pte_none(), in_b = b ? leaf_get(b, va) : pte_none();
 
-		if (in_a != in_b)
+		if (pte_memory(in_a) != pte_memory(in_b) || unlikely(hides_file(diff, va, in_a, in_b)))
 			result = diff_page(diff, va);
 	}
 	return result;
@@ -70,28 +130,12 @@ static int diff_tables(struct diff *diff, uint64_t start, uint64_t end)
 
 /* ---- by objects ---- */
 
-/* As pte_memory tells of an entry: the memory behind @va, 0 for none. @vma: what covers @va, or NULL. */
-static uint64_t memory_at(const struct ucow_mm *mm, const struct vma *vma, uint64_t va)
-{
-	const struct ucow_page *page;
-	const struct table *leaf;
-
-	if (!vma)
-		return 0;
-	if (vma->object) {
-		page = shm_look(vma->object, vma_page_index(vma, va));
-		return page ? pte_memory(pte_make_shared(page)) : 0;
-	}
-	leaf = table_find_leaf(&mm->pt, va);
-	return leaf ? pte_memory(leaf_get(leaf, va)) : 0;
-}
-
 static int diff_objects(const struct diff *diff, const struct vma *a, const struct vma *b, uint64_t start, uint64_t end)
 {
 	int result = 0;
 
 	for (uint64_t va = start; !result && va < end; va += UCOW_PAGE_SIZE)
-		if (memory_at(diff->a, a, va) != memory_at(diff->b, b, va))
+		if (differs(memory_at(diff->a, a, va), memory_at(diff->b, b, va)))
 			result = report(diff, va, a, b);
 	return result;
 }
@@ -132,6 +176,8 @@ static bool objects_differ(const struct stretch *stretch)
 	const void *object_a = a ? a->object : NULL, *object_b = b ? b->object : NULL;
 
 	if (object_a != object_b)
+		return true;
+	if (object_a && vma_is_cow(a) != vma_is_cow(b))
 		return true;
 	return object_a && vma_page_index(a, stretch->start) != vma_page_index(b, stretch->start);
 }

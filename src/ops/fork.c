@@ -8,7 +8,7 @@
 #include "ops/ops.h"
 
 #include "base/mutate.h"
-#include "cache/shm.h"
+#include "cache/cache.h"
 #include "fault/fault.h"
 #include "space/notifier.h"
 
@@ -116,8 +116,15 @@ static int duplicate_mappings(struct fork *fork)
 		copy->uffd = NULL;
 		copy->has_anon &= !(vma->flags & VMA_WIPEONFORK);
 		copy->inherited = copy->has_anon;
+		copy->user = NULL;
 		if (copy->object)
-			shm_get(copy->object);
+			cache_get(copy->object);
+		if (copy->file)
+			file_get(copy->file);
+		if (cache_attach_child(fork->child, copy, vma)) {
+			vma_release(copy);
+			return -ENOMEM;
+		}
 		vma_insert(&fork->child->vmas, copy);
 		if (unlikely(vma->uffd) && uffd_of_child(fork, vma->uffd, &copy->uffd))
 			return -ENOMEM;
@@ -519,6 +526,7 @@ static int fork_once(struct ucow_mm *parent, const struct fork_request *request,
 	struct fork fork = {.parent = parent};
 	struct pin_account *account;
 	uint64_t pinned = 0;
+	bool has_files;
 	int error;
 
 	list_init(&fork.copies);
@@ -528,6 +536,11 @@ static int fork_once(struct ucow_mm *parent, const struct fork_request *request,
 		return -ENOMEM;
 	fork.child->read_only = request->read_only;
 	rwlock_write_lock(&parent->mmap_lock);
+	/* Files list the child from its first mapping on, and whoever looks for their pages there waits till it is
+	 * made. */
+	has_files = !list_is_empty(&parent->file_users);
+	if (unlikely(has_files))
+		rwlock_write_lock_nested(&fork.child->mmap_lock);
 	mm_join(fork.child, request->into ? request->memcg : parent->memcg);
 	atomic_store(&fork.child->pin_limit, atomic_load(&parent->pin_limit));
 	atomic_store(&fork.child->lock_limit, atomic_load(&parent->lock_limit));
@@ -538,6 +551,8 @@ static int fork_once(struct ucow_mm *parent, const struct fork_request *request,
 	error = fork_locked(&fork);
 	if (!error)
 		join_group(&fork, request->group);
+	if (unlikely(has_files))
+		rwlock_write_unlock(&fork.child->mmap_lock);
 	rwlock_write_unlock(&parent->mmap_lock);
 	if (error) {
 		forget_uffds(&fork);

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Creation, end and statistics of machines. */
 #include "base/host.h"
+#include "cache/cache.h"
 #include "fault/policy.h"
 #include "space/mm.h"
 #include "swap/swap.h"
 
 #include <ucow/debug.h>
+
+#include <ucow/file.h>
 
 #include <errno.h>
 #include <string.h>
@@ -113,6 +116,8 @@ int ucow_machine_create(const struct ucow_machine_options *options, struct ucow_
 	machine->shrink = pressure_ops.shrink;
 	list_init(&machine->spaces);
 	list_init(&machine->cpus);
+	list_init(&machine->caches);
+	list_init(&machine->orphans);
 	*result = machine;
 	return 0;
 }
@@ -132,6 +137,9 @@ static bool is_busy(struct ucow_machine *machine)
 	mutex_lock(&machine->lock);
 	busy = machine->nspaces || machine->ncpus;
 	mutex_unlock(&machine->lock);
+	spin_lock(&machine->caches_lock, LOCK_CACHES);
+	busy |= machine->ncaches;
+	spin_unlock(&machine->caches_lock, LOCK_CACHES);
 	lru_drain(&machine->frames);
 	return busy || frame_pool_used(&machine->frames);
 }
@@ -144,6 +152,8 @@ void ucow_machine_synchronize(struct ucow_machine *machine)
 
 int ucow_machine_destroy(struct ucow_machine *machine)
 {
+	cache_settle(machine);
+	ucow_writeback_stop(machine);
 	pressure_ops.settle(machine);
 	epoch_synchronize(&machine->epoch);
 	if (is_busy(machine))
@@ -151,6 +161,7 @@ int ucow_machine_destroy(struct ucow_machine *machine)
 	if (machine->ksm)
 		machine->ksm_ops->destroy(machine); /* its thread first */
 	swap_close(machine);
+	lru_close(&machine->frames);
 	epoch_destroy(&machine->epoch);
 	table_pool_destroy(&machine->tables);
 	memcg_set_destroy(machine);

@@ -9,7 +9,7 @@
 
 static bool is_private_anon(const struct vma *vma)
 {
-	return vma_is_cow(vma) && !(vma->flags & VMA_PFNMAP);
+	return vma_is_cow(vma) && !vma->object && !(vma->flags & VMA_PFNMAP);
 }
 
 /* ---- advice that changes the mapping ---- */
@@ -48,7 +48,7 @@ static const struct flag_advice *flag_advice_of(enum ucow_advice advice)
 
 static unsigned advised_flags(const struct vma *vma, const struct flag_advice *advice)
 {
-	if (advice->set == VMA_MERGEABLE && !is_private_anon(vma))
+	if (advice->set == VMA_MERGEABLE && (!vma_is_cow(vma) || (vma->flags & VMA_PFNMAP)))
 		return vma->flags;
 	return (vma->flags & ~advice->clear) | advice->set;
 }

@@ -2,8 +2,10 @@
 /* mmap: where a mapping goes and what is behind it; insert_pfn; populating. */
 #include "ops/ops.h"
 
-#include "cache/shm.h"
+#include "cache/cache.h"
 #include "fault/fault.h"
+
+#include <ucow/file.h>
 
 #include <errno.h>
 
@@ -58,38 +60,54 @@ static uint64_t pfn_mapping_offset(struct ucow_machine *machine)
 	return number << (UCOW_ADDRESS_BITS - UCOW_PAGE_SHIFT);
 }
 
-/* A node for the mapping and, if shared, its object. */
-static struct vma *make_mapping(struct ucow_machine *machine, uint64_t va, uint64_t length, unsigned flags)
+/* What is behind the mapping: the file, memory of its own if it is shared, or nothing. Returns: 0; -ENOMEM. */
+static int back_mapping(struct ucow_mm *mm, struct vma *vma, const struct map_request *request)
 {
-	struct vma *vma = vma_create(machine);
+	if (request->file) {
+		vma->pgoff = request->offset >> UCOW_PAGE_SHIFT;
+		vma->file = request->file;
+		vma->object = request->file->cache;
+		file_get(vma->file);
+		cache_get(vma->object);
+		return cache_attach(mm, vma);
+	}
+	if (!(vma->flags & VMA_SHARED) || (vma->flags & VMA_PFNMAP))
+		return 0;
+	vma->pgoff = 0;
+	vma->object = cache_create(mm->machine, request->length, NULL);
+	return vma->object ? 0 : -ENOMEM;
+}
+
+/* A node for the mapping and what is behind it. */
+static struct vma *make_mapping(struct ucow_mm *mm, uint64_t va, const struct map_request *request)
+{
+	struct vma *vma = vma_create(mm->machine);
 
 	if (!vma)
 		return NULL;
 	vma->start = va;
-	vma->end = va + length;
-	vma->flags = flags;
-	vma->pgoff = flags & VMA_PFNMAP ? pfn_mapping_offset(machine) : va >> UCOW_PAGE_SHIFT;
-	if ((flags & VMA_SHARED) && !(flags & VMA_PFNMAP)) {
-		vma->pgoff = 0;
-		vma->object = shm_create(&machine->inject, length >> UCOW_PAGE_SHIFT);
-		if (!vma->object) {
-			vma_release(vma);
-			return NULL;
-		}
-	}
-	return vma;
+	vma->end = va + request->length;
+	vma->flags = vma_flags_of(request->prot, request->flags);
+	if (request->file && (request->flags & UCOW_MAP_SHARED) && (request->file->flags & UCOW_FILE_READ_ONLY))
+		vma->flags |= VMA_NOWRITE;
+	vma->pgoff = vma->flags & VMA_PFNMAP ? pfn_mapping_offset(mm->machine) : va >> UCOW_PAGE_SHIFT;
+	if (!back_mapping(mm, vma, request))
+		return vma;
+	vma_release(vma);
+	return NULL;
 }
 
-static int map_locked(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsigned prot, unsigned flags, uint64_t *va)
+static int map_locked(struct ucow_mm *mm, const struct map_request *request, uint64_t *va)
 {
 	struct vma *vma;
-	int error = choose_address(mm, hint, length, flags, va);
+	uint64_t length = request->length;
+	int error = choose_address(mm, request->hint, length, request->flags, va);
 
 	if (error)
 		return error;
 	if (unlikely(mm->lock_future) && !may_lock(mm, length >> UCOW_PAGE_SHIFT))
 		return -EAGAIN;
-	vma = make_mapping(mm->machine, *va, length, vma_flags_of(prot, flags));
+	vma = make_mapping(mm, *va, request);
 	if (!vma)
 		return -ENOMEM;
 	error = unmap_range(mm, *va, *va + length);
@@ -106,36 +124,44 @@ static int map_locked(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsign
 
 /* MAP_POPULATE writes to private memory that may be written, so that no store faults later, and where it may not read
  * (B.5). */
-static void populate_mapping(struct ucow_mm *mm, uint64_t va, uint64_t length, unsigned prot, unsigned flags)
+static void populate_mapping(struct ucow_mm *mm, uint64_t va, const struct map_request *request)
 {
-	bool write = (prot & UCOW_PROT_WRITE) && (!(flags & UCOW_MAP_SHARED) || !(prot & UCOW_PROT_READ));
+	bool write = (request->prot & UCOW_PROT_WRITE) &&
+		     (!(request->flags & UCOW_MAP_SHARED) || !(request->prot & UCOW_PROT_READ));
 
-	(void)populate(mm, va, va + length, write);
+	(void)populate(mm, va, va + request->length, write);
 }
 
-int ucow_mmap(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsigned prot, unsigned flags, uint64_t *va)
+int space_map(struct ucow_mm *mm, struct map_request *request, uint64_t *va)
 {
 	uint64_t chosen;
 	int error;
 
-	if (!length || !flags_are_valid(prot, flags))
+	if (!request->length || !flags_are_valid(request->prot, request->flags))
 		return -EINVAL;
 	if (mm->read_only)
 		return -EACCES;
-	if (length > UCOW_ADDRESS_LIMIT)
+	if (request->length > UCOW_ADDRESS_LIMIT)
 		return -ENOMEM;
-	length = page_round_up(length);
+	request->length = page_round_up(request->length);
 	rwlock_write_lock(&mm->mmap_lock);
-	error = map_locked(mm, hint, length, prot, flags, &chosen);
+	error = map_locked(mm, request, &chosen);
 	space_write_unlock(mm);
 	if (error)
 		return error;
-	if (flags & UCOW_MAP_POPULATE)
-		populate_mapping(mm, chosen, length, prot, flags);
+	if (request->flags & UCOW_MAP_POPULATE)
+		populate_mapping(mm, chosen, request);
 	else if (unlikely(mm->lock_future))
-		(void)fetch_locked(mm, chosen, chosen + length);
+		(void)fetch_locked(mm, chosen, chosen + request->length);
 	*va = chosen;
 	return 0;
+}
+
+int ucow_mmap(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsigned prot, unsigned flags, uint64_t *va)
+{
+	struct map_request request = {.hint = hint, .length = length, .prot = prot, .flags = flags};
+
+	return space_map(mm, &request, va);
 }
 
 /* ---- populate ---- */

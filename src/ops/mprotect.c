@@ -2,6 +2,7 @@
 /* mprotect with the private-exclusive upgrade, and the arming of NUMA hints, which is a change of protection too. */
 #include "ops/ops.h"
 
+#include "cache/cache.h"
 #include "fault/fault.h"
 
 #include <ucow/debug.h>
@@ -39,6 +40,17 @@ static uint64_t covered_until(struct ucow_mm *mm, uint64_t start, uint64_t end)
 	return min_u64(start, end);
 }
 
+/* Where the first mapping of a range that is covered starts that may not get @permissions, or @end. */
+static uint64_t permitted_until(struct ucow_mm *mm, uint64_t start, uint64_t end, unsigned permissions)
+{
+	struct vma *vma = permissions & VMA_WRITE ? vma_at(&mm->vmas, start) : NULL;
+
+	for (; vma && vma->start < end; vma = vma_next(vma))
+		if (unlikely(vma->flags & VMA_NOWRITE))
+			return max_u64(start, vma->start);
+	return end;
+}
+
 /* Whether any mapping of a range that is covered would change; nothing is split where none does. */
 static bool is_change(struct ucow_mm *mm, uint64_t start, uint64_t end, unsigned permissions)
 {
@@ -64,11 +76,12 @@ static unsigned reprotected_flags(const struct vma *vma, unsigned permissions)
 	return vma->has_anon ? flags : flags & ~(unsigned)VMA_ACCOUNT;
 }
 
-/* As the system call does: what precedes a hole changes. All splitting comes first, so that no memory means no change.
+/* As the system call does: what precedes a hole, or a mapping that refuses, changes. All splitting comes first, so that
+ * no memory means no change.
  */
 static int protect_range(struct ucow_mm *mm, uint64_t start, uint64_t end, unsigned permissions)
 {
-	uint64_t covered = covered_until(mm, start, end);
+	uint64_t there = covered_until(mm, start, end), covered = permitted_until(mm, start, there, permissions);
 	int error = 0;
 
 	if (is_change(mm, start, covered, permissions)) {
@@ -89,7 +102,9 @@ static int protect_range(struct ucow_mm *mm, uint64_t start, uint64_t end, unsig
 		change_range(mm, vma, vma->start, vma->end, reprotect);
 	}
 	vmas_merge(mm, start, covered);
-	return covered < end ? -ENOMEM : 0;
+	if (covered < there)
+		return -EACCES;
+	return there < end ? -ENOMEM : 0;
 }
 
 int ucow_mprotect(struct ucow_mm *mm, uint64_t va, uint64_t length, unsigned prot)

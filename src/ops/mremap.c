@@ -8,7 +8,6 @@
 
 #include "base/host.h"
 #include "base/mutate.h"
-#include "cache/shm.h"
 #include "fault/fault.h"
 #include "space/notifier.h"
 
@@ -156,13 +155,13 @@ static struct vma *make_target(struct remap *remap, const struct vma *source)
 	else
 		target->flags &= ~(unsigned)VMA_UFFD;
 	/* Memory without pages yet is as if mapped here in the first place, and may merge with its new neighbours. */
-	target->pgoff = vma_is_cow(source) && !source->has_anon ? target->start >> UCOW_PAGE_SHIFT : source->pgoff;
+	target->pgoff = vma_is_cow(source) && !source->object && !source->has_anon ? target->start >> UCOW_PAGE_SHIFT
+										  : source->pgoff;
 	target->object = source->object;
 	target->file = source->file;
 	target->has_anon = source->has_anon;
 	target->inherited = source->inherited;
-	if (target->object)
-		shm_get(target->object);
+	vma_share_object(target, source);
 	return target;
 }
 

@@ -12,8 +12,13 @@
 
 /* vma_create - a node that hangs nowhere. Returns: NULL: no memory. */
 struct vma *vma_create(struct ucow_machine *machine);
-/* vma_release - free a node that hangs nowhere, and its reference on the object. NULL is allowed. */
+/* vma_release - free a node that hangs nowhere, and its references on object and opener. NULL is allowed. */
 void vma_release(struct vma *vma);
+
+/* vma_share_object - @vma, which names the object and the opener of @like, a mapping of the same space, counts for
+ * them.
+ */
+void vma_share_object(struct vma *vma, const struct vma *like);
 
 /* vmas_isolate - split so that no mapping crosses @start or @end. Returns: 0; -ENOMEM: nothing changed. */
 int vmas_isolate(struct ucow_mm *mm, uint64_t start, uint64_t end);
@@ -38,8 +43,8 @@ void change_range(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t 
 void change_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, uint64_t end, change_entry *change);
 
 /*
- * zap_keeping_protection - empty [start, end) of a file or shared mapping: what was protected for a userfaultfd stays so
- * (B.7). Requires: mmap_lock exclusively; the range's leaves are owned.
+ * zap_keeping_protection - empty [start, end) of a file or shared mapping: what was protected for a userfaultfd stays
+ * so (B.7). Requires: mmap_lock exclusively; the range's leaves are owned.
  */
 void zap_keeping_protection(struct ucow_mm *mm, uint64_t start, uint64_t end);
 
@@ -73,6 +78,20 @@ bool may_lock(const struct ucow_mm *mm, uint64_t npages);
  * there.
  */
 int fetch_locked(struct ucow_mm *mm, uint64_t start, uint64_t end);
+
+/* What is to be mapped, as ucow_mmap and ucow_mmap_file say. */
+struct map_request {
+	uint64_t hint, length;
+	unsigned prot, flags;
+	struct ucow_file *file; /* NULL: anonymous */
+	uint64_t offset;
+};
+/* space_map - ucow_mmap. The length is rounded up. Requires: no lock. */
+int space_map(struct ucow_mm *mm, struct map_request *request, uint64_t *va);
+
+struct cache;
+/* file_grow - the end moves up to @nbytes, in the cache. Requires: the cache's resize lock. Returns: 0; -EFBIG. */
+int file_grow(struct cache *cache, uint64_t nbytes);
 
 /* ---- spaces ---- */
 

@@ -2,6 +2,7 @@
 /* Creation, exit and statistics of spaces. */
 #include "ops/ops.h"
 
+#include "cache/cache.h"
 #include "fault/uffd.h"
 #include "space/notifier.h"
 
@@ -26,6 +27,7 @@ void space_discard(struct ucow_mm *mm)
 {
 	struct ucow_machine *machine = mm->machine;
 
+	mm_retire(mm);
 	notify_release(mm);
 	/* The tables first: pages of shared mappings are still in their objects. */
 	page_table_drop(&mm->pt);
@@ -33,6 +35,7 @@ void space_discard(struct ucow_mm *mm)
 	uffd_space_end(mm);
 	mm_free(mm);
 	epoch_settle(&machine->epoch);
+	cache_settle(machine);
 }
 
 void space_write_unlock(struct ucow_mm *mm)
@@ -45,6 +48,7 @@ void space_write_unlock(struct ucow_mm *mm)
 	uffd_take_notes(mm, &notes);
 	rwlock_write_unlock(&mm->mmap_lock);
 	epoch_settle(&mm->machine->epoch);
+	cache_settle(mm->machine);
 	uffd_send(&notes);
 	if (unlikely(trim))
 		(void)group_make_room(group, 0); /* what is unmapped is unmapped, whether or not a snapshot can go */

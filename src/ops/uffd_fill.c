@@ -2,7 +2,7 @@
 /* Userfaultfds: supplying pages, and what stands in for one: copy, zeropage, continue, poison. */
 #include "ops/uffd.h"
 
-#include "cache/shm.h"
+#include "cache/cache.h"
 
 #include <errno.h>
 #include <string.h>
@@ -81,13 +81,16 @@ static int install_special(const struct fill *fill, struct table *leaf)
 }
 
 /* Put a page into the object that has none there yet. Returns: 0 and the page, with a reference; -EEXIST; -ENOMEM. */
-static int add_to_object(const struct fill *fill, struct shm *shm, uint64_t index, struct ucow_page **page)
+static int add_to_object(const struct fill *fill, struct cache *cache, uint64_t index, struct ucow_page **page)
 {
 	struct ucow_page *made = make_page(fill);
+	int error;
 
 	if (!made)
 		return -ENOMEM;
-	*page = shm_insert(shm, index, made);
+	error = cache_insert(cache, index, made, page);
+	if (error)
+		return error == -ENOMEM ? error : -EFAULT;
 	if (*page == made)
 		return 0;
 	page_put(*page);
@@ -97,14 +100,14 @@ static int add_to_object(const struct fill *fill, struct shm *shm, uint64_t inde
 /* The page that the entry will show, with a reference. */
 static int page_of_object(const struct fill *fill, struct ucow_page **page)
 {
-	struct shm *shm = fill->vma->object;
+	struct cache *cache = fill->vma->object;
 	uint64_t index = vma_page_index(fill->vma, fill->range.at);
-	int error = shm_find(shm, index, page);
+	int error = cache_find(cache, index, page);
 
 	if (fill->kind == FILL_CONTINUE)
 		return error ? -EFAULT : 0;
 	if (error == -ENOENT)
-		return add_to_object(fill, shm, index, page);
+		return add_to_object(fill, cache, index, page);
 	if (!error)
 		page_put(*page);
 	return error ? -EFAULT : -EEXIST;

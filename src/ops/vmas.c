@@ -3,7 +3,7 @@
 #include "ops/ops.h"
 
 #include "base/host.h"
-#include "cache/shm.h"
+#include "cache/cache.h"
 #include "fault/uffd.h"
 
 #include <errno.h>
@@ -17,9 +17,22 @@ struct vma *vma_create(struct ucow_machine *machine)
 
 void vma_release(struct vma *vma)
 {
-	if (vma && vma->object)
-		shm_put(vma->object);
+	if (vma && vma->object) {
+		cache_detach(vma);
+		cache_put(vma->object);
+	}
+	if (vma && vma->file)
+		file_put(vma->file);
 	host_free(vma);
+}
+
+void vma_share_object(struct vma *vma, const struct vma *like)
+{
+	if (like->object)
+		cache_get(like->object);
+	if (like->file)
+		file_get(like->file);
+	cache_attach_like(vma, like);
 }
 
 /* Whether a mapping crosses @va. */
@@ -32,9 +45,10 @@ static struct vma *crossing(struct ucow_mm *mm, uint64_t va)
 
 static void split_at(struct ucow_mm *mm, uint64_t va, struct vma *upper)
 {
-	vma_split(&mm->vmas, crossing(mm, va), va, upper);
-	if (upper->object)
-		shm_get(upper->object);
+	struct vma *lower = crossing(mm, va);
+
+	vma_split(&mm->vmas, lower, va, upper);
+	vma_share_object(upper, lower);
 }
 
 int vmas_isolate(struct ucow_mm *mm, uint64_t start, uint64_t end)

@@ -23,9 +23,11 @@ static void gather_entry(struct range *range, const struct walk *walk, uint64_t 
 	struct pte pte = leaf_get(walk->leaf, va);
 	struct ucow_page *page;
 
-	if (pte_kind(pte) != PTE_KIND_ANON)
+	if (pte_kind(pte) != PTE_KIND_ANON && pte_kind(pte) != PTE_KIND_SHARED)
 		return;
 	page = pte_page(&range->mm->machine->frames, pte);
+	if (!page_is(page, PAGE_ANON | PAGE_FILE))
+		return;
 	if (!is_ours(page, walk) || page_try_get(page))
 		return;
 	if (range->cold && pte_is_accessed(pte))
@@ -84,7 +86,7 @@ void reclaim_range(struct ucow_mm *mm, uint64_t start, uint64_t end, bool now)
 {
 	struct range range = {.mm = mm, .va = start, .end = end, .cold = !now};
 
-	if (!machine_swap(mm->machine))
+	if (!mm->machine->frames.lru)
 		return;
 	lru_drain(&mm->machine->frames);
 	while (gather_locked(&range))

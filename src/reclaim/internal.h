@@ -22,9 +22,12 @@ struct shrink {
 /* shrink_batch - as many of the isolated pages as can go; the rest go back to their lists. */
 void shrink_batch(struct shrink *shrink);
 
+/* shrink_files - the same for those of the pages that are files': they leave the batch. */
+void shrink_files(struct shrink *shrink);
+
 /* writeback_submit - write locked pages of the swap cache that nobody maps. */
 void writeback_submit(struct shrink *shrink, struct ucow_page *const *pages, unsigned n);
-/* writeback_reap - complete writes; with @wait at least one, if any is in flight. Returns: how many. */
+/* writeback_reap - complete writes; with @wait at least one, if any is in flight. @swap may be NULL. Returns: how many. */
 unsigned writeback_reap(struct swap *swap, bool wait);
 unsigned writeback_in_flight(struct swap *swap);
 /* writeback_wait - until nothing is in flight. */

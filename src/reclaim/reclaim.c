@@ -37,8 +37,11 @@ static void deactivate(struct pressure *pressure, uint16_t id)
 		return;
 	n = lru_isolate(frames, id, LRU_ACTIVE, pages, SHRINK_BATCH);
 	for (unsigned i = 0; i < n; i++) {
-		/* The lock: a merge may be changing what the page's mappings are found by. */
-		if (page_trylock(pages[i])) {
+		/*
+		 * The lock: a merge may be changing what the page's mappings are found by. A file's page is asked
+		 * when it is taken from its entries.
+		 */
+		if (!page_is(pages[i], PAGE_FILE) && page_trylock(pages[i])) {
 			rmap_walk(pressure->machine, pages[i], forget_access, NULL);
 			if (page_is(pages[i], PAGE_SWAPCACHE))
 				swap_unlock(machine_swap(pressure->machine), pages[i]);
@@ -121,7 +124,7 @@ uint64_t reclaim_shrink(struct ucow_machine *machine, struct ucow_memcg *memcg, 
 		.exact = exact,
 	};
 
-	if (!pressure.swap)
+	if (!machine->frames.lru)
 		return 0;
 	pressure.before = stolen(&pressure);
 	lru_drain(&machine->frames);

@@ -53,6 +53,8 @@ static enum verdict judge(struct shrink *shrink, struct ucow_page *page)
 
 	if (page_is(page, PAGE_WRITEBACK | PAGE_READING) || !page_is(page, PAGE_ANON))
 		return KEEP;
+	if (!shrink->swap && !page_is(page, PAGE_LAZYFREE))
+		return KEEP;
 	if (is_held(page) && !MUTATED(RECLAIM_PINNED)) {
 		count(&shrink->machine->counters, UCOW_COUNTER_RECLAIM_HELD);
 		return ACTIVATE;
@@ -271,6 +273,7 @@ static void finish(struct shrink *shrink)
 
 void shrink_batch(struct shrink *shrink)
 {
+	shrink_files(shrink);
 	judge_all(shrink);
 	take_slots(shrink);
 	if (!shrink->n)

@@ -125,7 +125,7 @@ unsigned writeback_reap(struct swap *swap, bool wait)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < UCOW_SWAP_DEVICES; i++)
+	for (unsigned i = 0; swap && i < UCOW_SWAP_DEVICES; i++)
 		if (swap_device_is_there(&swap->devices[i]))
 			n += reap(&swap->devices[i], wait && !n);
 	return n;
@@ -147,7 +147,7 @@ unsigned writeback_in_flight(struct swap *swap)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < UCOW_SWAP_DEVICES; i++)
+	for (unsigned i = 0; swap && i < UCOW_SWAP_DEVICES; i++)
 		if (swap_device_is_there(&swap->devices[i]))
 			n += in_flight(&swap->devices[i]);
 	return n;

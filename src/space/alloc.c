@@ -115,7 +115,7 @@ static bool make_room(struct ucow_machine *machine, struct ucow_memcg *memcg, un
 	uint64_t n = shrink(machine, memcg, npages);
 
 	if (!n && !(memcg && page_counter_fits(&memcg->pages, 1))) {
-		if (!atomic_load(&machine->swap) || !has_others())
+		if (!machine->frames.lru || !has_others())
 			return false;
 		n = shrink_alone(machine, memcg, npages);
 		if (!n)
@@ -125,9 +125,8 @@ static bool make_room(struct ucow_machine *machine, struct ucow_memcg *memcg, un
 	return true;
 }
 
-bool space_relieve(struct ucow_mm *mm, unsigned *tries)
+bool machine_relieve(struct ucow_machine *machine, unsigned *tries)
 {
-	struct ucow_machine *machine = mm->machine;
 	uint32_t short_of = shortage_take(machine);
 	struct ucow_memcg *memcg = short_of ? memcg_hold_id(machine, (uint16_t)short_of, false) : NULL;
 	unsigned fruitless = *tries & 0xff, rounds = *tries >> 8;

@@ -24,6 +24,7 @@ struct ucow_mm *mm_create(struct ucow_machine *machine)
 	list_init(&mm->uffd_notes);
 	vma_set_init(&mm->vmas, UCOW_ADDRESS_MIN, UCOW_ADDRESS_LIMIT);
 	page_table_init(&mm->pt, &machine->tables);
+	list_init(&mm->file_users);
 	return mm;
 }
 
@@ -57,6 +58,16 @@ void mm_unpublish(struct ucow_mm *mm)
 	wait_until(HOOK_LOAD, &mm->holds, is_zero, 0);
 	if (mm->ksm)
 		machine->ksm_ops->space_end(mm);
+}
+
+void mm_retire(struct ucow_mm *mm)
+{
+	if (mm->ending || list_is_empty(&mm->file_users))
+		return;
+	mutex_lock(&mm->machine->lock);
+	mm->ending = true;
+	mutex_unlock(&mm->machine->lock);
+	wait_until(HOOK_LOAD, &mm->holds, is_zero, 0);
 }
 
 bool mm_hold(struct ucow_mm *mm)

@@ -24,6 +24,7 @@ struct ucow_memcg;
 struct ksm;
 struct ksm_space;
 struct ucow_notifier;
+struct writeback_thread;
 struct ucow_mm;
 struct ucow_machine;
 
@@ -77,6 +78,14 @@ struct ucow_machine {
 	_Atomic(struct swap *) swap;              /* (A) made by the first swapon; NULL: none */
 	struct mutex swap_lock;                   /* LOCK_SWAPON: devices come and go */
 	_Atomic(const struct rmap_homes *) homes; /* (A) where merged pages may be; NULL: there are none */
+	struct spin caches_lock;                  /* LOCK_CACHES; guards the next group */
+	struct list caches;                       /* all that are in use */
+	uint64_t ncaches;                         /* those and the orphans */
+	struct list orphans;                      /* that nobody uses any more, and that are to be written and closed */
+	_Atomic uint64_t ndirty;                  /* (A) pages of files that are to be written back */
+	_Atomic uint64_t dirty_limit;             /* (A) from which on whoever stores writes back; 0: none */
+	struct writeback_thread *writeback;       /* (L) NULL: does not run */
+	_Atomic uint64_t norphans;                /* (A) */
 	struct rwlock notify_lock;                /* LOCK_NOTIFY: (N) */
 	struct list notifiers;                    /* (N) of all spaces */
 	struct list *scan_at;                     /* (L) where the scanner is on the list of spaces; NULL: nowhere */
@@ -104,6 +113,7 @@ struct ucow_mm {
 	_Atomic uint64_t lock_limit;           /* (A) most pages that mlock takes */
 	unsigned lock_future;                  /* (M) VMA_* of mappings made from now on (mlockall) */
 	_Atomic uint32_t attached;             /* (A) cpus */
+	struct list file_users;                /* (M) struct cache_user: the files that are mapped here */
 	struct list link;                      /* (L) */
 	bool ending;                           /* (L) off the list */
 	_Atomic uint32_t holds;                /* (A) grows under (L) while not ending: see mm_hold */
@@ -147,6 +157,8 @@ struct ucow_mm *mm_create(struct ucow_machine *machine);
 void mm_publish(struct ucow_mm *mm);
 /* Waits until nobody holds it. */
 void mm_unpublish(struct ucow_mm *mm);
+/* mm_retire - as mm_unpublish, for a space that may not have been published, and that files may list. */
+void mm_retire(struct ucow_mm *mm);
 /*
  * mm_hold - keep a space that was found on the list from ending; for short, since its owner waits.
  * Requires: the machine's lock. Returns: false: it is ending.
@@ -193,7 +205,11 @@ struct ucow_page *mm_alloc_page_of(struct ucow_machine *machine, struct ucow_mm 
  * waited for a grace period comes first; then, if an allocation of a page failed, reclaim, in the group that refused
  * alone or in the whole machine. *tries starts at 0 and bounds the tries that bring nothing. Requires: no lock.
  */
-bool space_relieve(struct ucow_mm *mm, unsigned *tries);
+bool machine_relieve(struct ucow_machine *machine, unsigned *tries);
+static inline bool space_relieve(struct ucow_mm *mm, unsigned *tries)
+{
+	return machine_relieve(mm->machine, tries);
+}
 
 /* mm_pin_account - the space's account, made at first use. Returns: NULL: no memory. */
 struct pin_account *mm_pin_account(struct ucow_mm *mm);

@@ -7,6 +7,7 @@
 #ifndef SPACE_VMA_H
 #define SPACE_VMA_H
 
+#include "base/list.h"
 #include "base/sync.h"
 #include "base/tree.h"
 
@@ -31,6 +32,7 @@ enum vma_flag {
 	VMA_UFFD = VMA_UFFD_MISSING | VMA_UFFD_WP | VMA_UFFD_MINOR,
 };
 
+struct cache_user;
 struct ucow_file;
 struct ucow_uffd;
 
@@ -38,8 +40,10 @@ struct vma {
 	struct tree_node node; /* keyed by start */
 	uint64_t start, end;   /* [start, end), page aligned, not empty */
 	uint64_t pgoff; /* page number of start: in the object; (private) where it was first mapped; (PFN) its own */
-	void *object;   /* shared mappings: what backs them; else NULL */
-	struct ucow_file *file; /* through which it was mapped; NULL: anonymous */
+	void *object;   /* struct cache: what backs shared mappings, and private ones of files; else NULL */
+	struct ucow_file *file;  /* through which it was mapped; NULL: anonymous */
+	struct cache_user *user; /* (of a file) where the cache lists the space's mappings, by user_link */
+	struct list user_link;
 	struct ucow_uffd
 		*uffd;    /* who is asked, as VMA_UFFD_* say; NULL: nobody. Not counted: it leaves before it ends */
 	uint64_t gap;     /* free bytes before start */

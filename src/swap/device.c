@@ -124,6 +124,19 @@ static int open_lists(struct ucow_machine *machine)
 	return error;
 }
 
+int swap_open_lists(struct ucow_machine *machine)
+{
+	int error = 0;
+
+	if (likely(machine->frames.lru))
+		return 0;
+	mutex_lock(&machine->swap_lock);
+	if (!machine->frames.lru)
+		error = open_lists(machine);
+	mutex_unlock(&machine->swap_lock);
+	return error;
+}
+
 /*
  * The first device: from now on pages are listed by age. Those that were there before are too old to matter until they
  * are found by their frames (swap_list_pages).
@@ -136,7 +149,7 @@ static int swap_create(struct ucow_machine *machine, struct swap **result)
 		return -ENOMEM;
 	swap->machine = machine;
 	swap->written = pressure_ops.written;
-	if (open_lists(machine)) {
+	if (!machine->frames.lru && open_lists(machine)) {
 		host_free(swap);
 		return -ENOMEM;
 	}
@@ -288,7 +301,6 @@ void swap_close(struct ucow_machine *machine)
 	for (unsigned i = 0; i < UCOW_SWAP_DEVICES; i++)
 		if (swap_device_is_there(&swap->devices[i]))
 			swap_device_remove(swap, i);
-	lru_close(&machine->frames);
 	atomic_store(&machine->swap, NULL);
 	host_free(swap);
 }

@@ -129,6 +129,11 @@ bool swap_next_used(struct swap_device *device, uint64_t *slot);
 void swap_device_remove(struct swap *swap, unsigned number);
 /* swap_close - the machine ends. Requires: no slot in use. */
 void swap_close(struct ucow_machine *machine);
+/*
+ * swap_open_lists - pages are listed by age from now on, for what can go without a device. Requires: no lock. Returns: 0;
+ * -ENOMEM.
+ */
+int swap_open_lists(struct ucow_machine *machine);
 /* swap_used - slots in use. */
 uint64_t swap_used(struct swap *swap);
 

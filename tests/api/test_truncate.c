@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Truncating files and making holes in them, against mappings, private copies, pins, forks, and threads that fault
+ * meanwhile.
+ */
+#include "files.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define NPAGES 40
+#define FAR    ((uint64_t)1 << 40)
+
+TEST(what_is_cut_off_goes_from_all_mappings)
+{
+	for (int in_memory = 0; in_memory < 2; in_memory++) {
+		struct world w = world_open();
+		int fd;
+		struct ucow_file *file = open_filled(w.machine, in_memory, NPAGES, &fd);
+		uint64_t value;
+
+		map_file(w.mm, BASE, NPAGES, RW, UCOW_MAP_SHARED, file, 0);
+		map_file(w.mm, FAR, NPAGES, RW, UCOW_MAP_PRIVATE, file, 0);
+		for (uint64_t i = 0; i < NPAGES; i++) {
+			put64(w.cpu, BASE + i * PAGE + 8, i);
+			put64(w.cpu, FAR + i * PAGE + 16, i);
+		}
+		REQUIRE_EQ(ucow_file_truncate(file, 10 * PAGE + 12), 0);
+		check_invariants(w.machine);
+		CHECK_EQ(file_stat(file).size, 10 * PAGE + 12);
+		CHECK_EQ(file_stat(file).cached, 11);
+		for (uint64_t i = 0; i < NPAGES; i++) {
+			CHECK_EQ(ucow_load_u64(w.cpu, BASE + i * PAGE, &value), i > 10 ? -ENXIO : 0);
+			/* Private copies beyond the end go as well. */
+			CHECK_EQ(ucow_load_u64(w.cpu, FAR + i * PAGE, &value), i > 10 ? -ENXIO : 0);
+			CHECK_EQ(ucow_store_u64(w.cpu, FAR + i * PAGE + 24, 1), i > 10 ? -ENXIO : 0);
+		}
+		CHECK_EQ(get64(w.cpu, FAR + 9 * PAGE + 16), 9);
+		CHECK_EQ(get64(w.cpu, FAR + 10 * PAGE + 16), 10); /* a copy keeps what is behind the end */
+		CHECK_EQ(get64(w.cpu, BASE + 10 * PAGE + 16), 0);
+		/* It comes back as zeros. */
+		REQUIRE_EQ(ucow_file_truncate(file, NPAGES * PAGE), 0);
+		CHECK_EQ(get64(w.cpu, BASE + 20 * PAGE + 8), 0);
+		CHECK_EQ(get64(w.cpu, FAR + 20 * PAGE), 0);
+		CHECK_EQ(get64(w.cpu, BASE + 10 * PAGE), file_value(10));
+		check_invariants(w.machine);
+		CHECK_EQ(ucow_file_close(file), 0);
+		world_close(&w);
+		if (fd >= 0) {
+			CHECK_EQ(host_size(fd), NPAGES * PAGE);
+			CHECK_EQ(host_get64(fd, 9 * PAGE + 8), 9);
+			CHECK_EQ(host_get64(fd, 11 * PAGE), 0);
+			close(fd);
+		}
+	}
+}
+
+TEST(what_a_mapping_stored_behind_the_end_is_not_seen_when_that_moves)
+{
+	struct world w = world_open();
+	int fd = host_file(PAGE + 100);
+	struct ucow_file *file = open_file(w.machine, fd, 0);
+
+	map_file(w.mm, BASE, 2, RW, UCOW_MAP_SHARED, file, 0);
+	put64(w.cpu, BASE + PAGE + 200, 7);
+	REQUIRE_EQ(ucow_file_truncate(file, 2 * PAGE), 0);
+	CHECK_EQ(get64(w.cpu, BASE + PAGE + 200), 0);
+	put64(w.cpu, BASE + PAGE + 200, 8);
+	REQUIRE_EQ(ucow_file_truncate(file, PAGE + 100), 0);
+	CHECK_EQ(get64(w.cpu, BASE + PAGE + 200), 0);
+	put64(w.cpu, BASE + PAGE + 200, 9);
+	file_put64(file, 3 * PAGE, 1);
+	CHECK_EQ(get64(w.cpu, BASE + PAGE + 200), 0);
+	CHECK_EQ(ucow_file_close(file), 0);
+	world_close(&w);
+	CHECK_EQ(host_size(fd), 3 * PAGE + 8);
+	CHECK_EQ(host_get64(fd, PAGE), file_value(1));
+	CHECK_EQ(host_get64(fd, PAGE + 200), 0);
+	CHECK_EQ(host_get64(fd, 2 * PAGE), 0);
+	CHECK_EQ(host_get64(fd, 3 * PAGE), 1);
+	close(fd);
+}
+
+TEST(a_hole_reads_as_zeros_and_private_copies_stay)
+{
+	for (int in_memory = 0; in_memory < 2; in_memory++) {
+		struct world w = world_open();
+		int fd;
+		struct ucow_file *file = open_filled(w.machine, in_memory, NPAGES, &fd);
+
+		map_file(w.mm, BASE, NPAGES, RW, UCOW_MAP_SHARED, file, 0);
+		map_file(w.mm, FAR, NPAGES, RW, UCOW_MAP_PRIVATE, file, 0);
+		for (uint64_t i = 0; i < NPAGES; i++) {
+			put64(w.cpu, BASE + i * PAGE + 3000, i);
+			(void)get64(w.cpu, FAR + i * PAGE);
+		}
+		put64(w.cpu, FAR + 6 * PAGE + 8, 66);
+		CHECK_EQ(ucow_file_punch(file, PAGE, 0), -EINVAL);
+		REQUIRE_EQ(ucow_file_punch(file, 5 * PAGE + 8, 4 * PAGE), 0);
+		check_invariants(w.machine);
+		CHECK_EQ(file_stat(file).size, NPAGES * PAGE);
+		CHECK_EQ(get64(w.cpu, BASE + 5 * PAGE), file_value(5));
+		CHECK_EQ(get64(w.cpu, BASE + 5 * PAGE + 3000), 0);
+		for (uint64_t i = 6; i < 9; i++) {
+			CHECK_EQ(get64(w.cpu, BASE + i * PAGE), 0);
+			CHECK_EQ(get64(w.cpu, BASE + i * PAGE + 3000), 0);
+		}
+		CHECK_EQ(get64(w.cpu, BASE + 9 * PAGE), 0);
+		CHECK_EQ(get64(w.cpu, BASE + 9 * PAGE + 3000), 9);
+		CHECK_EQ(get64(w.cpu, FAR + 6 * PAGE), file_value(6));
+		CHECK_EQ(get64(w.cpu, FAR + 6 * PAGE + 8), 66);
+		CHECK_EQ(get64(w.cpu, FAR + 7 * PAGE), 0);
+		/* Within one page; and behind the end, where there is nothing to do. */
+		REQUIRE_EQ(ucow_file_punch(file, 20 * PAGE + 2992, 16), 0);
+		CHECK_EQ(get64(w.cpu, BASE + 20 * PAGE), file_value(20));
+		CHECK_EQ(get64(w.cpu, BASE + 20 * PAGE + 3000), 0);
+		REQUIRE_EQ(ucow_file_punch(file, 100 * PAGE, PAGE), 0);
+		put64(w.cpu, BASE + 7 * PAGE, 70);
+		CHECK_EQ(get64(w.cpu, FAR + 7 * PAGE), 70);
+		check_invariants(w.machine);
+		CHECK_EQ(ucow_file_close(file), 0);
+		world_close(&w);
+		if (fd >= 0) {
+			CHECK_EQ(host_get64(fd, 5 * PAGE), file_value(5));
+			CHECK_EQ(host_get64(fd, 5 * PAGE + 3000), 0);
+			CHECK_EQ(host_get64(fd, 6 * PAGE), 0);
+			CHECK_EQ(host_get64(fd, 7 * PAGE), 70);
+			CHECK_EQ(host_get64(fd, 9 * PAGE + 3000), 9);
+			CHECK_EQ(host_size(fd), NPAGES * PAGE);
+			close(fd);
+		}
+	}
+}
+
+TEST(a_page_that_is_pinned_outlives_its_place_in_the_file)
+{
+	for (int punch = 0; punch < 2; punch++) {
+		struct world w = world_open();
+		int fd;
+		struct ucow_file *file = open_filled(w.machine, punch, 4, &fd);
+		struct ucow_page *read_pin, *write_pin;
+
+		map_file(w.mm, BASE, 4, RW, UCOW_MAP_SHARED, file, 0);
+		put64(w.cpu, BASE + 2 * PAGE, 2);
+		read_pin = pin_page(w.cpu, BASE + 2 * PAGE, 0);
+		write_pin = pin_page(w.cpu, BASE + 3 * PAGE, UCOW_FOLL_WRITE);
+		if (punch)
+			REQUIRE_EQ(ucow_file_punch(file, 2 * PAGE, 2 * PAGE), 0);
+		else
+			REQUIRE_EQ(ucow_file_truncate(file, 2 * PAGE), 0);
+		check_invariants(w.machine);
+		CHECK_EQ(device_read64(read_pin), 2);
+		device_write64(write_pin, 33); /* to nowhere */
+		if (!punch)
+			REQUIRE_EQ(ucow_file_truncate(file, 4 * PAGE), 0);
+		CHECK_EQ(get64(w.cpu, BASE + 2 * PAGE), 0);
+		CHECK_EQ(get64(w.cpu, BASE + 3 * PAGE), 0);
+		put64(w.cpu, BASE + 2 * PAGE, 5);
+		CHECK_EQ(device_read64(read_pin), 2);
+		ucow_unpin_user_pages(&read_pin, 1);
+		ucow_unpin_user_pages_dirty_lock(&write_pin, 1, true);
+		check_invariants(w.machine);
+		CHECK_EQ(ucow_file_close(file), 0);
+		close_fd(fd);
+		world_close(&w);
+	}
+}
+
+/* What has been pinned through a private mapping is anon, and belongs to the pin. */
+TEST(a_private_copy_that_is_pinned_lives_on)
+{
+	struct world w = world_open();
+	struct ucow_file *file = open_file(w.machine, -1, 4 * PAGE);
+	struct ucow_page *pin;
+	uint64_t value;
+
+	map_file(w.mm, BASE, 4, RW, UCOW_MAP_PRIVATE, file, 0);
+	pin = pin_page(w.cpu, BASE + 3 * PAGE, UCOW_FOLL_LONGTERM | UCOW_FOLL_WRITE);
+	put64(w.cpu, BASE + 3 * PAGE, 3);
+	REQUIRE_EQ(ucow_file_truncate(file, PAGE), 0);
+	CHECK_EQ(ucow_load_u64(w.cpu, BASE + 3 * PAGE, &value), -ENXIO);
+	CHECK_EQ(device_read64(pin), 3);
+	ucow_unpin_user_pages(&pin, 1);
+	CHECK_EQ(ucow_file_close(file), 0);
+	world_close(&w);
+}
+
+TEST(children_and_snapshots_lose_what_is_cut_off)
+{
+	struct world w = world_open();
+	int fd;
+	struct ucow_file *file = open_filled(w.machine, false, NPAGES, &fd);
+	struct ucow_mm *mms[4];
+	uint64_t value;
+
+	map_file(w.mm, BASE, NPAGES, RW, UCOW_MAP_SHARED, file, 0);
+	map_file(w.mm, FAR, NPAGES, RW, UCOW_MAP_PRIVATE, file, 0);
+	map_private(w.mm, 1);
+	map_file(w.mm, BASE, 1, RW, UCOW_MAP_SHARED, file, 0);
+	for (uint64_t i = 0; i < NPAGES; i += 2)
+		put64(w.cpu, FAR + i * PAGE + 8, i);
+	for (uint64_t i = 0; i < NPAGES; i++)
+		put64(w.cpu, BASE + i * PAGE + 16, i);
+	mms[0] = fork_mm(w.mm);
+	mms[1] = fork_mm(mms[0]);
+	REQUIRE_EQ(ucow_snapshot(w.mm, &mms[2]), 0);
+	put64(w.cpu, FAR + 8, 100);
+	mms[3] = fork_mm(w.mm);
+	REQUIRE_EQ(ucow_file_truncate(file, 4 * PAGE), 0);
+	check_invariants(w.machine);
+	for (unsigned k = 0; k < 4; k++) {
+		struct ucow_cpu *cpu = cpu_on(mms[k]);
+
+		CHECK_EQ(get64(cpu, FAR + 8), k == 3 ? 100 : 0);
+		CHECK_EQ(get64(cpu, FAR + 2 * PAGE + 8), 2);
+		CHECK_EQ(get64(cpu, BASE + 3 * PAGE + 16), 3);
+		for (uint64_t i = 4; i < NPAGES; i++) {
+			CHECK_EQ(ucow_load_u64(cpu, FAR + i * PAGE, &value), -ENXIO);
+			CHECK_EQ(ucow_load_u64(cpu, BASE + i * PAGE, &value), -ENXIO);
+		}
+		exit_mm(cpu, mms[k]);
+	}
+	CHECK_EQ(ucow_file_close(file), 0);
+	close(fd);
+	world_close(&w);
+}
+
+/* A fork counts what it shares; what is cut off afterwards is taken from all. */
+TEST(every_size_and_every_number_of_forks)
+{
+	struct world w = world_open();
+	struct ucow_file *file = open_file(w.machine, -1, NPAGES * PAGE);
+	struct ucow_mm *mms[6];
+	uint64_t state = tap_seed(), value;
+
+	map_file(w.mm, BASE, NPAGES, RW, UCOW_MAP_PRIVATE, file, 0);
+	for (unsigned round = 0; round < 60; round++) {
+		uint64_t npages = draw(&state) % NPAGES;
+		unsigned n = (unsigned)(draw(&state) % 6);
+
+		REQUIRE_EQ(ucow_file_truncate(file, NPAGES * PAGE), 0);
+		for (uint64_t i = 0; i < NPAGES; i += 1 + draw(&state) % 4)
+			put64(w.cpu, BASE + i * PAGE, round);
+		for (unsigned k = 0; k < n; k++)
+			mms[k] = fork_mm(k ? mms[draw(&state) % k] : w.mm);
+		REQUIRE_EQ(draw(&state) % 2 ? ucow_file_truncate(file, npages * PAGE)
+					    : ucow_file_punch(file, npages * PAGE, PAGE + draw(&state) % 9 * PAGE),
+			   0);
+		if (round % 10 == 0)
+			check_invariants(w.machine);
+		CHECK_EQ(ucow_load_u64(w.cpu, BASE + (NPAGES - 1) * PAGE, &value),
+			 file_stat(file).size == NPAGES * PAGE ? 0 : -ENXIO);
+		for (unsigned k = 0; k < n; k++)
+			REQUIRE_EQ(ucow_mm_destroy(mms[k]), 0);
+	}
+	CHECK_EQ(ucow_file_close(file), 0);
+	world_close(&w);
+}
+
+/* ---- at the same time ---- */
+
+struct race {
+	struct ucow_machine *machine;
+	struct ucow_file *file;
+	_Atomic bool stop;
+	_Atomic uint64_t refused, done;
+};
+
+static void count_outcome(struct race *race, int rc)
+{
+	REQUIRE(rc == 0 || rc == -ENXIO);
+	atomic_fetch_add(rc ? &race->refused : &race->done, 1);
+}
+
+/* Loads, stores, pins and forks, in a space of its own with both kinds of mappings. */
+static void *fault_all_over(void *arg)
+{
+	struct race *race = arg;
+	struct ucow_mm *mm = NULL, *child;
+	struct ucow_cpu *cpu;
+	uint64_t state = tap_seed() + (uintptr_t)&mm, value;
+
+	REQUIRE_EQ(ucow_mm_create(race->machine, &mm), 0);
+	cpu = cpu_on(mm);
+	map_file(mm, BASE, NPAGES, RW, UCOW_MAP_SHARED, race->file, 0);
+	map_file(mm, FAR, NPAGES, RW, UCOW_MAP_PRIVATE, race->file, 0);
+	while (!atomic_load(&race->stop)) {
+		uint64_t va = (draw(&state) % 2 ? BASE : FAR) + draw(&state) % NPAGES * PAGE;
+		struct ucow_page *page;
+		long got;
+
+		switch (draw(&state) % 8) {
+		case 0:
+			REQUIRE_EQ(ucow_fork(mm, &child), 0);
+			REQUIRE_EQ(ucow_mm_destroy(child), 0);
+			break;
+		case 1:
+			got = ucow_pin_user_pages_fast(cpu, va, 1, UCOW_FOLL_WRITE, &page);
+			REQUIRE(got == 1 || got == -EFAULT);
+			if (got == 1)
+				ucow_unpin_user_pages_dirty_lock(&page, 1, true);
+			break;
+		case 2:
+			REQUIRE_EQ(ucow_madvise(mm, va, PAGE, UCOW_MADV_DONTNEED), 0);
+			break;
+		case 3:
+		case 4:
+			count_outcome(race, ucow_store_u64(cpu, va, draw(&state)));
+			break;
+		default:
+			count_outcome(race, ucow_load_u64(cpu, va, &value));
+		}
+	}
+	exit_mm(cpu, mm);
+	return NULL;
+}
+
+static void race_with(struct race *race, unsigned rounds)
+{
+	pthread_t threads[2];
+	uint64_t state = tap_seed();
+
+	for (unsigned i = 0; i < 2; i++)
+		REQUIRE_EQ(pthread_create(&threads[i], NULL, fault_all_over, race), 0);
+	for (unsigned i = 0; i < rounds || !race->done || !race->refused; i++) {
+		uint64_t nbytes = draw(&state) % (NPAGES * PAGE), value = i;
+
+		REQUIRE_EQ(ucow_file_truncate(race->file, nbytes), 0);
+		REQUIRE_EQ(ucow_file_truncate(race->file, NPAGES * PAGE), 0);
+		/* What was cut off is zeros, unless somebody has stored to it since: then it is one of his values. */
+		REQUIRE_EQ(ucow_file_punch(race->file, draw(&state) % (NPAGES * PAGE), 1 + draw(&state) % (9 * PAGE)),
+			   0);
+		REQUIRE_EQ(ucow_file_write(race->file, &value, sizeof(value), draw(&state) % NPAGES * PAGE + 1024),
+			   sizeof(value));
+	}
+	atomic_store(&race->stop, true);
+	for (unsigned i = 0; i < 2; i++)
+		REQUIRE_EQ(pthread_join(threads[i], NULL), 0);
+}
+
+TEST(faults_against_truncation)
+{
+	for (int in_memory = 0; in_memory < 2; in_memory++) {
+		struct world w = world_open();
+		int fd;
+		struct ucow_file *file = open_filled(w.machine, in_memory, NPAGES, &fd);
+		struct race race = {.machine = w.machine, .file = file};
+
+		race_with(&race, 150);
+		ucow_machine_synchronize(w.machine);
+		check_invariants(w.machine);
+		REQUIRE_EQ(ucow_file_truncate(file, 0), 0);
+		CHECK_EQ(file_stat(file).cached, 0);
+		CHECK_EQ(ucow_file_close(file), 0);
+		close_fd(fd);
+		world_close(&w);
+	}
+}
+
+TAP_MAIN()
