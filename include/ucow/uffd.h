@@ -68,7 +68,7 @@ struct ucow_uffd_options {
 	uint32_t features; /* UCOW_UFFD_FEATURE_* */
 	/*
 	 * Called on the thread that faults, forks, unmaps, ..., before anything is queued, with no lock held: it may
-	 * call ucow, on this space too, except through the cpu that faulted. NULL: everything goes to the queue.
+	 * call ucow, on this space too. A fault of its own calls it again. NULL: everything goes to the queue.
 	 */
 	enum ucow_uffd_answer (*callback)(void *arg, struct ucow_uffd *uffd, const struct ucow_uffd_msg *msg);
 	void *arg; /* passed to the callback; children's too */
@@ -171,8 +171,9 @@ UCOW_API UCOW_NODISCARD int ucow_uffd_writeprotect(struct ucow_uffd *uffd, uint6
 UCOW_API int ucow_uffd_wake(struct ucow_uffd *uffd, uint64_t va, uint64_t length);
 
 /**
- * ucow_uffd_read - receive up to @n messages, oldest first, events before faults. With @wait, sleep until there is one.
- * Returns: how many; -EAGAIN (none, without @wait); -EINVAL (@n is 0); -EBADF: closed meanwhile. Thread: any.
+ * ucow_uffd_read - receive up to @n messages: faults first, then events, each oldest first. With @wait, sleep until
+ * there is one. Returns: how many; -EAGAIN (none, without @wait); -EINVAL (@n is 0); -EBADF: closed meanwhile. Thread:
+ * any.
  */
 UCOW_API UCOW_NODISCARD long ucow_uffd_read(struct ucow_uffd *uffd, struct ucow_uffd_msg *msgs, size_t n, bool wait);
 

@@ -48,12 +48,21 @@ static int __attribute__((format(printf, 3, 4))) broken(struct check *check, con
 
 /* ---- entries ---- */
 
+/* Somebody must know of the protection, to lift it again. */
+static int check_protection(struct check *check, const struct vma *vma, uint64_t va, struct pte pte)
+{
+	if (pte_is_uffd_wp(pte) && !(vma->flags & VMA_UFFD_WP))
+		return broken(check, "INV-UFFD-2", "va %#lx: write-protected entry of a mapping that nobody watches",
+			      va);
+	return 0;
+}
+
 static int check_permissions(struct check *check, const struct vma *vma, uint64_t va, struct pte pte)
 {
 	if (!vma_is_accessible(vma) && !pte_is_protnone(pte))
 		return broken(check, "INV-PT-2", "va %#lx: accessible entry of a mapping without permissions", va);
 	if (!pte_is_writable(pte))
-		return 0;
+		return check_protection(check, vma, va, pte);
 	if (!(vma->flags & VMA_WRITE) || (pte_is_protnone(pte) && !check->machine->policy->numa_keeps_write))
 		return broken(check, "INV-PT-2", "va %#lx: writable entry of a read-only mapping", va);
 	if (pte_is_uffd_wp(pte))
@@ -322,6 +331,18 @@ static void recount_table(void *arg, struct table *table)
 	}
 }
 
+static int check_watch(struct check *check, struct ucow_mm *mm)
+{
+	VMA_FOR_EACH (vma, &mm->vmas) {
+		if (!vma->uffd != !(vma->flags & VMA_UFFD))
+			return broken(check, "INV-UFFD-2", "va %#lx: watched by nobody, or for nothing", vma->start);
+		if (vma->uffd && atomic_load(&vma->uffd->mm) != mm)
+			return broken(check, "INV-UFFD-2", "va %#lx: watched by another space's userfaultfd",
+				      vma->start);
+	}
+	return 0;
+}
+
 static int check_space(struct check *check, struct ucow_mm *mm)
 {
 	const char *wrong = vma_set_check(&mm->vmas);
@@ -329,6 +350,8 @@ static int check_space(struct check *check, struct ucow_mm *mm)
 
 	if (wrong)
 		return broken(check, "INV-VMA-1", "%s", wrong);
+	if (check_watch(check, mm))
+		return -EUCLEAN;
 	check->mm = mm;
 	check->memcgs[mm->memcg ? mm->memcg->id : 0].spaces++;
 	if (mm->group && !mm->read_only && check_group(check, mm->group))

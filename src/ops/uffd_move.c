@@ -48,13 +48,21 @@ static int find_mappings(struct uffd_move *move)
 	return move->vma->uffd == range->uffd ? 0 : -EINVAL;
 }
 
+/*
+ * Where forks share tables a page may have been another's for a moment, whose mapping was to be hidden from him
+ * (MADV_DONTFORK); then its counts tell, as they would a store.
+ */
 static bool is_alone(const struct uffd_move *move, const struct ucow_page *page)
 {
+	const struct ucow_machine *machine = move->range.mm->machine;
+
 	if (page_maybe_pinned(page) || page_is(page, PAGE_KSM))
 		return false;
-	if (!move->range.mm->machine->policy->uses_exclusive)
+	if (!machine->policy->uses_exclusive)
 		return page_mapcount(page) == 1;
-	return page_is(page, PAGE_EXCLUSIVE);
+	if (page_is(page, PAGE_EXCLUSIVE))
+		return true;
+	return machine->fork_mode != UCOW_FORK_EAGER && page_mapcount(page) == 1 && page_refcount(page) == 1;
 }
 
 /* Whether the entry may move. Returns: 0; -ENOENT: there is nothing; -EBUSY; -EEXIST. */
@@ -117,8 +125,13 @@ static void put_entry(const struct uffd_move *move, struct pte pte)
 	struct page_table *pt = &move->range.mm->pt;
 	uint64_t va = move->range.at;
 
-	if (pte_has_page(pte))
-		pte_page(&move->range.mm->machine->frames, pte)->index = vma_page_index(move->vma, va);
+	if (pte_has_page(pte)) {
+		struct ucow_page *page = pte_page(&move->range.mm->machine->frames, pte);
+
+		page->index = vma_page_index(move->vma, va);
+		if (move->range.mm->machine->policy->uses_exclusive)
+			page_set(page, PAGE_EXCLUSIVE);
+	}
 	if (pte_has_page(pte) || pte_is_swap(pte))
 		atomic_store_explicit(&move->vma->has_anon, true, memory_order_relaxed);
 	table_lock(move->to);

@@ -137,6 +137,23 @@ TEST(writable_entry_with_uffd_wp_is_reported)
 	check_entry_damage(OWN_PAGE, write_protect_by_uffd, "INV-UFFD-1");
 }
 
+TEST(protection_that_nobody_asked_for_is_reported)
+{
+	check_entry_damage(READONLY_PAGE, write_protect_by_uffd, "INV-UFFD-2");
+}
+
+TEST(mapping_watched_for_nothing_is_reported)
+{
+	struct patient p = open_patient();
+	struct vma *vma = vma_at(&p.w.mm->vmas, at(OWN_PAGE));
+
+	vma->flags |= VMA_UFFD_MISSING;
+	CHECK(reported(&p, "INV-UFFD-2"));
+	vma->flags &= ~(unsigned)VMA_UFFD_MISSING;
+	CHECK(sound(&p));
+	close_patient(&p);
+}
+
 static struct pte wild_frame(struct pte pte)
 {
 	return (struct pte){pte.v | PTE_FRAME_MASK};
