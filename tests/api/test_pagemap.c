@@ -949,6 +949,62 @@ TEST(scan_after_fork)
 	world_close(&w);
 }
 
+/* A list of what was reported, call after call, until the end of the range. Returns: 0; the first error. */
+static long scan_on(struct ucow_mm *mm, uint64_t va, uint64_t *at, bool *set)
+{
+	struct ucow_page_region vec[NPAGES];
+	struct ucow_pm_scan scan = scan_of(va, NPAGES, vec, NPAGES);
+	long n = 0;
+
+	scan.flags = UCOW_PM_SCAN_WP_MATCHING;
+	scan.category_mask = scan.return_mask = UCOW_PAGE_IS_WRITTEN;
+	for (; *at < scan.end && n >= 0; *at = n < 0 ? *at : scan.walk_end) {
+		scan.start = *at;
+		n = ucow_pagemap_scan(mm, &scan);
+		for (long i = 0; i < n; i++)
+			for (uint64_t page = vec[i].start; page < vec[i].end; page += PAGE)
+				set[(page - va) / PAGE] = true;
+	}
+	return n < 0 ? n : 0;
+}
+
+/*
+ * The N-th table that the scan needs is not there, for all N: what was reported is protected, what was not is not, and
+ * the scan goes on from where it stopped.
+ */
+TEST(scan_without_memory)
+{
+	bool fired = true;
+
+	for (uint64_t nth = 1; fired; nth++) {
+		struct world w = world_open();
+		uint64_t va = map_private(w.mm, NPAGES), at = va;
+		bool set[NPAGES] = {false};
+		struct ucow_uffd *uffd;
+		struct ucow_mm *child;
+		long error;
+
+		for (uint64_t i = 0; i < NPAGES / 2; i++)
+			put64(w.cpu, va + i * PAGE, 1);
+		child = fork_mm(w.mm);
+		uffd = watch_async(w.mm, va, NPAGES);
+		(void)ucow_machine_inject(w.machine, UCOW_INJECT_TABLE, nth);
+		error = scan_on(w.mm, va, &at, set);
+		fired = !ucow_machine_inject(w.machine, UCOW_INJECT_ALL, 0);
+		CHECK(error == 0 || (fired && error == -ENOMEM));
+		for (uint64_t i = 0; i < NPAGES; i++)
+			CHECK_EQ(query(w.mm, va + i * PAGE).uffd_wp, set[i]);
+		check_invariants(w.machine);
+		CHECK_EQ(scan_on(w.mm, va, &at, set), 0);
+		for (uint64_t i = 0; i < NPAGES; i++)
+			CHECK(set[i] && query(w.mm, va + i * PAGE).uffd_wp);
+		CHECK(nth < 100);
+		ucow_uffd_close(uffd);
+		CHECK_EQ(ucow_mm_destroy(child), 0);
+		world_close(&w);
+	}
+}
+
 /* Swapped pages keep the protection in their entries. */
 TEST(scan_of_swapped_pages)
 {
