@@ -105,7 +105,7 @@ static int map_locked(struct ucow_mm *mm, const struct map_request *request, uin
 
 	if (error)
 		return error;
-	if (unlikely(mm->lock_future) && !may_lock(mm, length >> UCOW_PAGE_SHIFT))
+	if (unlikely(mm->lock_future) && !may_lock(mm, request->length >> UCOW_PAGE_SHIFT))
 		return -EAGAIN;
 	vma = make_mapping(mm, *va, request);
 	if (!vma)
