@@ -3,11 +3,12 @@
  * What was written to: soft-dirty (semantics.md A.5, B.7), the words of pagemap (D.1), the scan call (A.7,
  * pagemap_ioctl), upgrades by mprotect while stores are tracked (B.6), and that the scan and ucow_diff agree.
  */
-#include "fixture.h"
+#include "file_fixture.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <unistd.h>
 
 #define NPAGES 96 /* from BASE: several leaves, two blocks */
 
@@ -255,6 +256,80 @@ TEST(mprotect_does_not_upgrade_what_is_protected)
 	put64(w.cpu, va, 2);
 	CHECK(!query(w.mm, va).uffd_wp);
 	ucow_uffd_close(uffd);
+	world_close(&w);
+}
+
+/* A.5, of a file: the bit and the page's own dirt are two things. */
+TEST(files_are_tracked)
+{
+	struct world w = world_open();
+	int fd = host_file(4);
+	struct ucow_file *file = open_file(w.machine, fd);
+	uint64_t va = map_file(w.mm, file, 4, RW, UCOW_MAP_SHARED), value = 0;
+
+	put64(w.cpu, va, 1);
+	CHECK_EQ(get64(w.cpu, va + PAGE), 0);
+	clear(w.mm);
+	CHECK(!is_soft_dirty(w.mm, va) && !is_soft_dirty(w.mm, va + PAGE));
+	CHECK(word_of(w.mm, va) & UCOW_PM_FILE);
+	CHECK_EQ(ucow_mprotect(w.mm, va, 4 * PAGE, UCOW_PROT_READ), 0);
+	CHECK_EQ(ucow_mprotect(w.mm, va, 4 * PAGE, RW), 0);
+	CHECK(!query(w.mm, va).writable && !query(w.mm, va + PAGE).writable);
+	CHECK(!is_soft_dirty(w.mm, va));
+	put64(w.cpu, va + PAGE, 2);
+	CHECK(is_soft_dirty(w.mm, va + PAGE) && !is_soft_dirty(w.mm, va));
+	/* Writing back cleans the page, not the bit; the clear takes nothing away from what has to be written. */
+	CHECK_EQ(ucow_file_sync(file), 0);
+	CHECK(is_soft_dirty(w.mm, va + PAGE) && !is_soft_dirty(w.mm, va));
+	put64(w.cpu, va, 3);
+	clear(w.mm);
+	check_invariants(w.machine);
+	CHECK_EQ(ucow_file_sync(file), 0);
+	CHECK_EQ(pread(fd, &value, sizeof(value), 0), (ssize_t)sizeof(value));
+	CHECK_EQ(value, 3);
+	CHECK_EQ(ucow_munmap(w.mm, va, 4 * PAGE), 0);
+	CHECK_EQ(ucow_file_close(file), 0);
+	close(fd);
+	world_close(&w);
+}
+
+/* pagemap_ioctl.c: a private mapping of a file; its pages are the file's until they are copied. */
+TEST(private_files_are_tracked)
+{
+	struct world w = world_open();
+	int fd = host_file(4);
+	struct ucow_file *file = open_file(w.machine, fd);
+	uint64_t va = map_file(w.mm, file, 4, RW, UCOW_MAP_PRIVATE);
+	struct ucow_uffd *uffd = watch_async(w.mm, va, 4);
+	struct ucow_page_region vec[4];
+	struct ucow_pm_scan scan = {
+		.size = sizeof(scan),
+		.flags = UCOW_PM_SCAN_WP_MATCHING,
+		.start = va,
+		.end = va + 4 * PAGE,
+		.vec = vec,
+		.vec_len = 4,
+		.category_mask = UCOW_PAGE_IS_WRITTEN,
+		.return_mask = UCOW_PAGE_IS_WRITTEN | UCOW_PAGE_IS_FILE,
+	};
+
+	CHECK_EQ(get64(w.cpu, va), 0);
+	put64(w.cpu, va + PAGE, 1);
+	clear(w.mm);
+	REQUIRE(ucow_pagemap_scan(w.mm, &scan) > 0);
+	CHECK_EQ(vec[0].categories, UCOW_PAGE_IS_WRITTEN | UCOW_PAGE_IS_FILE);
+	CHECK_EQ(ucow_pagemap_scan(w.mm, &scan), 0);
+	put64(w.cpu, va, 2);
+	CHECK_EQ(ucow_pagemap_scan(w.mm, &scan), 1);
+	CHECK_EQ(vec[0].start, va);
+	CHECK_EQ(vec[0].end, va + PAGE);
+	CHECK_EQ(vec[0].categories, UCOW_PAGE_IS_WRITTEN);
+	CHECK(is_soft_dirty(w.mm, va) && !is_soft_dirty(w.mm, va + PAGE));
+	check_invariants(w.machine);
+	ucow_uffd_close(uffd);
+	CHECK_EQ(ucow_munmap(w.mm, va, 4 * PAGE), 0);
+	CHECK_EQ(ucow_file_close(file), 0);
+	close(fd);
 	world_close(&w);
 }
 
