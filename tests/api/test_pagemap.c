@@ -554,6 +554,61 @@ TEST(pinned_pages_are_spared)
 	world_close(&w);
 }
 
+/* ---- fast pins against clears: whoever holds a page for writing, it reports dirty ---- */
+
+struct pinner {
+	struct ucow_mm *mm;
+	uint64_t va;
+	_Atomic uint64_t sequence; /* odd: the pin is held */
+	_Atomic bool stop;
+};
+
+static void *keep_pinning(void *arg)
+{
+	struct pinner *pinner = arg;
+	struct ucow_cpu *cpu = cpu_on(pinner->mm);
+
+	while (!pinner->stop) {
+		struct ucow_page *page = NULL;
+
+		REQUIRE_EQ(ucow_pin_user_pages_fast(cpu, pinner->va, 1, UCOW_FOLL_WRITE, &page), 1);
+		pinner->sequence++;
+		sched_yield();
+		pinner->sequence++;
+		ucow_unpin_user_pages(&page, 1);
+	}
+	ucow_cpu_destroy(cpu);
+	return NULL;
+}
+
+TEST(a_write_pin_that_comes_meanwhile_is_seen)
+{
+	struct world w = world_open();
+	struct pinner pinner = {.mm = w.mm, .va = map_private(w.mm, 1)};
+	unsigned held = 0;
+	pthread_t thread;
+
+	put64(w.cpu, pinner.va, 1);
+	REQUIRE_EQ(pthread_create(&thread, NULL, keep_pinning, &pinner), 0);
+	for (unsigned i = 0; i < 200000 && held < 2000; i++) {
+		uint64_t before;
+		bool dirty;
+
+		clear(w.mm);
+		before = pinner.sequence;
+		dirty = is_soft_dirty(w.mm, pinner.va);
+		if (!(before & 1) || pinner.sequence != before)
+			continue;
+		held++;
+		CHECK(dirty);
+	}
+	pinner.stop = true;
+	REQUIRE_EQ(pthread_join(thread, NULL), 0);
+	CHECK(held > 0);
+	check_invariants(w.machine);
+	world_close(&w);
+}
+
 /* Without the exemption, and with references deciding: the next store leaves the device behind. */
 TEST(older_rules_lose_pinned_pages)
 {
