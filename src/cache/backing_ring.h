@@ -8,9 +8,9 @@
 #include <sys/uio.h>
 
 #define BACKING_DIRECT 32  /* pages of a run that is worth it */
-#define BACKING_CHUNK  128 /* pages of one write */
+#define BACKING_CHUNK  128 /* pages of one write, at least */
 
-/* A run in chunks, of which all but the last are full. */
+/* A run in chunks, each one write. */
 struct backing_chunk {
 	struct iovec *pieces;
 	int npieces;
