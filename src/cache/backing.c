@@ -167,7 +167,7 @@ int backing_size(const struct backing *backing, uint64_t *nbytes)
  */
 struct run {
 	int npieces;
-	struct iovec pieces[BACKING_RUN];
+	struct iovec pieces[BACKING_PIECES];
 };
 
 static void run_add(struct run *run, void *bytes, size_t nbytes)
@@ -194,7 +194,7 @@ static ssize_t read_once(const struct backing *backing, uint64_t index, void *co
 		errno = EIO;
 		return -1;
 	}
-	for (unsigned i = first; i < n; i++)
+	for (unsigned i = first; i < n && run.npieces < BACKING_PIECES; i++)
 		run_add(&run, bytes[i], UCOW_PAGE_SIZE);
 	return preadv(backing->fd, run.pieces, run.npieces, offset_of(backing, index + first));
 }
@@ -262,7 +262,7 @@ static ssize_t write_once(const struct backing *backing, uint64_t index, const v
 		errno = EIO;
 		return -1;
 	}
-	for (unsigned i = first; i < n; i++)
+	for (unsigned i = first; i < n && run.npieces < BACKING_PIECES; i++)
 		run_add(&run, (void *)(uintptr_t)bytes[i], bytes_within(index + i, size));
 	return pwritev(backing->fd, run.pieces, run.npieces, offset_of(backing, index + first));
 }
@@ -329,16 +329,18 @@ static bool fill_holes(const struct backing *backing, uint64_t index, unsigned n
 static unsigned write_direct(const struct backing *backing, uint64_t index, const void *const *bytes, unsigned n,
 			     uint64_t size)
 {
-	struct backing_chunks chunks;
+	struct backing_chunks *chunks;
 
 	if (!backing->ring || n < BACKING_DIRECT || !is_aligned(bytes, n))
 		return 0;
 	if (inject_fails(backing->inject, UCOW_INJECT_WRITE))
 		return 0;
 	n -= bytes_within(index + n - 1, size) < UCOW_PAGE_SIZE;
-	chunks.n = 0;
-	cut(&chunks, bytes, n, fill_holes(backing, index, n) ? BACKING_RUN : BACKING_CHUNK);
-	return backing_ring_write(backing->ring, &chunks, offset_of(backing, index)) ? n : 0;
+	chunks = backing_ring_begin(backing->ring);
+	if (!chunks)
+		return 0;
+	cut(chunks, bytes, n, fill_holes(backing, index, n) ? BACKING_PIECES : BACKING_CHUNK);
+	return backing_ring_write(backing->ring, offset_of(backing, index)) ? n : 0;
 }
 
 int backing_write(const struct backing *backing, uint64_t index, const void *const *bytes, unsigned n, uint64_t size,
