@@ -80,7 +80,8 @@ UCOW_API UCOW_NODISCARD int ucow_fork(struct ucow_mm *parent, struct ucow_mm **c
  *
  * @hint: with UCOW_MAP_FIXED or _FIXED_NOREPLACE the address; otherwise a wish, 0 for none.
  * @flags: exactly one of SHARED and PRIVATE, and any of the rest.
- * Returns: 0 and the address in @va; -EINVAL (length 0, flags, alignment); -ENOMEM (no room or no memory); -EEXIST.
+ * Returns: 0 and the address in @va; -EINVAL (length 0, flags, alignment); -ENOMEM (no room or no memory); -EEXIST;
+ * -EAGAIN (mlockall: more than may be locked).
  * Thread: any; takes mmap_lock exclusively.
  */
 UCOW_API UCOW_NODISCARD int ucow_mmap(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsigned prot, unsigned flags,
@@ -105,7 +106,8 @@ UCOW_API UCOW_NODISCARD int ucow_mprotect(struct ucow_mm *mm, uint64_t va, uint6
  * between them or at its end, which stay holes and leave alone what lies where they would go (Linux since 6.17).
  *
  * @new_va: the address with UCOW_MREMAP_FIXED, a wish otherwise.
- * Returns: 0 and the address in @result; -EFAULT (not one mapping, or a hole at the start); -EINVAL; -ENOMEM.
+ * Returns: 0 and the address in @result; -EFAULT (not one mapping, or a hole at the start); -EINVAL; -ENOMEM;
+ * -EAGAIN (locked memory would grow beyond the limit).
  */
 UCOW_API UCOW_NODISCARD int ucow_mremap(struct ucow_mm *mm, uint64_t va, uint64_t old_length, uint64_t new_length,
 					unsigned flags, uint64_t new_va, uint64_t *result);
@@ -170,7 +172,7 @@ UCOW_API void ucow_mm_set_pin_limit(struct ucow_mm *mm, uint64_t pages);
  * @flags: 0 or UCOW_MLOCK_ONFAULT.
  * Returns: 0; -EINVAL; -ENOMEM (a hole, more than the limit: nothing changed; no memory to split a mapping; or a
  * mapping without any permission: it is locked nevertheless); -EPERM (the limit is 0); -EAGAIN (not all could be
- * fetched; what is there stays); -EACCES (a snapshot). Source: semantics.md A.2; mlock(2).
+ * fetched; what is there stays); -EACCES (a snapshot). Source: mlock(2).
  */
 UCOW_API UCOW_NODISCARD int ucow_mlock(struct ucow_mm *mm, uint64_t va, uint64_t length, unsigned flags);
 /** ucow_munlock - undo. Returns: 0; -EINVAL; -ENOMEM (a hole; what comes before it is unlocked; or no memory). */

@@ -72,7 +72,7 @@
  *   MERGE_WITHOUT_CLEARING      a merge looks at references with the entry in place     ORD-GUP-1
  *   UPGRADE_TRACKED             mprotect makes entries writable that are tracked    B.6
  *   CLEAR_PINNED                clearing soft-dirty write-protects pinned pages     B.7
- *   SCAN_WITHOUT_SHOOTDOWN      a scan lets cpus store on what it protected         rule 10
+ *   SCAN_WITHOUT_SHOOTDOWN      cpus go on storing to what a scan protected         rule 10
  *   RECLAIM_LOCKED              reclaim takes pages of locked mappings              mlock
  *   COPY_WITHOUT_NOTIFY         a copy does not tell who follows the space          INV-NOTIFY-1
  *   NOTIFY_WITHOUT_SEQUENCE     followers are not told what is going on             ORD-NOTIFY-1

@@ -28,7 +28,7 @@ struct place {
 bool ksm_may_merge(const struct ucow_mm *mm, const struct vma *vma)
 {
 	return !mm->read_only && !mm->group && (vma->flags & VMA_MERGEABLE) && vma_is_cow(vma) &&
-	       !(vma->flags & VMA_PFNMAP);
+	       !(vma->flags & (VMA_PFNMAP | VMA_LOCKED));
 }
 
 /* ---- finding and protecting ---- */

@@ -142,6 +142,8 @@ static int check_entry(struct check *check, const struct vma *vma, uint64_t va, 
 		return check_swap_entry(check, vma, va, pte, is_private);
 	if (error || !pte_has_page(pte))
 		return error;
+	if (pte_is_locked(pte) != !!(vma->flags & VMA_LOCKED))
+		return broken(check, "INV-MLOCK-1", "va %#lx: entry and mapping do not agree on being locked", va);
 	if (pte_kind(pte) == PTE_KIND_ANON && !vma->has_anon)
 		return broken(check, "INV-VMA-2", "va %#lx: anon page in a mapping that claims to have none", va);
 	if (pte_frame(pte) >= frames->npages || !page_refcount(&frames->pages[pte_frame(pte)]))

@@ -545,6 +545,7 @@ static int fork_once(struct ucow_mm *parent, const struct fork_request *request,
 		rwlock_write_lock_nested(&fork.child->mmap_lock);
 	mm_join(fork.child, request->into ? request->memcg : parent->memcg);
 	atomic_store(&fork.child->pin_limit, atomic_load(&parent->pin_limit));
+	atomic_store(&fork.child->lock_limit, atomic_load(&parent->lock_limit));
 	fork.mode = parent->machine->fork_mode;
 	account = atomic_load(&parent->account);
 	if (account)

@@ -130,14 +130,15 @@ static int advise_entries(struct ucow_mm *mm, struct vma *vma, uint64_t start, u
 {
 	int error = 0;
 
+	/* What is locked stays: it would be gone else, and come back as something new. */
+	if (vma->flags & (VMA_PFNMAP | VMA_LOCKED))
+		return -EINVAL;
 	if (advice == UCOW_MADV_FREE) {
 		if (!is_private_anon(vma))
 			return -EINVAL;
 		change_range(mm, vma, start, end, make_lazyfree);
 		return 0;
 	}
-	if (vma->flags & VMA_PFNMAP)
-		return -EINVAL;
 	notify_start(mm, start, end, UCOW_NOTIFY_CLEAR);
 	if (markers_stay(vma))
 		zap_keeping_protection(mm, start, end);
@@ -197,7 +198,7 @@ static int check_reclaimable(struct ucow_mm *mm, uint64_t start, uint64_t *end)
 	rwlock_read_lock(&mm->mmap_lock);
 	for (vma = vma_find(&mm->vmas, start); vma && vma->start < *end && !refused; vma = vma_next(vma)) {
 		hole |= vma->start > va;
-		refused = vma->flags & VMA_PFNMAP;
+		refused = vma->flags & (VMA_PFNMAP | VMA_LOCKED);
 		va = refused ? max_u64(start, vma->start) : min_u64(*end, vma->end);
 	}
 	rwlock_read_unlock(&mm->mmap_lock);

@@ -105,6 +105,8 @@ static int map_locked(struct ucow_mm *mm, const struct map_request *request, uin
 
 	if (error)
 		return error;
+	if (unlikely(mm->lock_future) && !may_lock(mm, request->length >> UCOW_PAGE_SHIFT))
+		return -EAGAIN;
 	vma = make_mapping(mm, *va, request);
 	if (!vma)
 		return -ENOMEM;
@@ -113,6 +115,8 @@ static int map_locked(struct ucow_mm *mm, const struct map_request *request, uin
 		vma_release(vma);
 		return error;
 	}
+	if (!(vma->flags & VMA_PFNMAP))
+		vma->flags |= mm->lock_future;
 	vma_insert(&mm->vmas, vma);
 	vmas_merge(mm, *va, *va + length);
 	return 0;
@@ -147,6 +151,8 @@ int space_map(struct ucow_mm *mm, struct map_request *request, uint64_t *va)
 		return error;
 	if (request->flags & UCOW_MAP_POPULATE)
 		populate_mapping(mm, chosen, request);
+	else if (unlikely(mm->lock_future))
+		(void)fetch_locked(mm, chosen, chosen + request->length);
 	*va = chosen;
 	return 0;
 }

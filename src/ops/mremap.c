@@ -19,6 +19,7 @@ struct remap {
 	uint64_t from, old_length;
 	uint64_t to, new_length;
 	bool keep_old;         /* MREMAP_DONTUNMAP */
+	bool fetch;            /* locked memory has grown */
 	bool keeps_protection; /* of the entries that are moved at the moment: the mapping stays with its userfaultfd */
 	/* The mappings that move: one, or several whose lengths stay and between which holes stay holes. */
 	unsigned nparts;
@@ -155,7 +156,7 @@ static struct vma *make_target(struct remap *remap, const struct vma *source)
 		target->flags &= ~(unsigned)VMA_UFFD;
 	/* Memory without pages yet is as if mapped here in the first place, and may merge with its new neighbours. */
 	target->pgoff = vma_is_cow(source) && !source->object && !source->has_anon ? target->start >> UCOW_PAGE_SHIFT
-										  : source->pgoff;
+										   : source->pgoff;
 	target->object = source->object;
 	target->file = source->file;
 	target->has_anon = source->has_anon;
@@ -277,6 +278,9 @@ static int move(struct remap *remap)
 		if (table_zap(&mm->pt, remap->from, old_end))
 			UCOW_BUG("emptying tables of one's own needed memory");
 		vmas_remove(mm, remap->from, old_end);
+	} else {
+		/* The lock has gone with the pages; there is one mapping. */
+		vma_at(&mm->vmas, remap->from)->flags &= ~(unsigned)(VMA_LOCKED | VMA_LOCKONFAULT);
 	}
 	notify_end(mm, remap->to, remap->to + remap->new_length, UCOW_NOTIFY_UNMAP);
 	notify_end(mm, remap->from, old_end, UCOW_NOTIFY_UNMAP);
@@ -360,6 +364,11 @@ static int remap_locked(struct remap *remap, unsigned flags, uint64_t *result)
 		return -EINVAL;
 	if ((vma->flags & VMA_PFNMAP) && remap->new_length > remap->old_length)
 		return -EFAULT;
+	if ((vma->flags & VMA_LOCKED) && remap->new_length > remap->old_length) {
+		if (!may_lock(remap->mm, (remap->new_length - remap->old_length) >> UCOW_PAGE_SHIFT))
+			return -EAGAIN;
+		remap->fetch = true;
+	}
 	if (stays && grow_in_place(remap, vma)) {
 		*result = remap->from;
 		return 0;
@@ -396,5 +405,7 @@ int ucow_mremap(struct ucow_mm *mm, uint64_t va, uint64_t old_length, uint64_t n
 	rwlock_write_lock(&mm->mmap_lock);
 	error = remap_locked(&remap, flags, result);
 	space_write_unlock(mm);
+	if (!error && unlikely(remap.fetch))
+		(void)fetch_locked(mm, *result, *result + remap.new_length);
 	return error;
 }

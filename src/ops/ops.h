@@ -80,6 +80,19 @@ struct cache;
 /* file_grow - the end moves up to @nbytes, in the cache. Requires: the cache's resize lock. Returns: 0; -EFBIG. */
 int file_grow(struct cache *cache, uint64_t nbytes);
 
+/* ---- locked memory (mlock.c) ---- */
+
+/* locked_pages - pages of locked mappings. Requires (both): mmap_lock. */
+uint64_t locked_pages(const struct ucow_mm *mm);
+/* may_lock - whether the limit permits @npages more. */
+bool may_lock(const struct ucow_mm *mm, uint64_t npages);
+/*
+ * fetch_locked - fault in what is locked in [start, end), but for mappings that are locked as pages come.
+ * Requires: no lock. Returns: 0; -ENOMEM (a mapping without permissions, or nothing behind it); -EAGAIN: a part is
+ * there.
+ */
+int fetch_locked(struct ucow_mm *mm, uint64_t start, uint64_t end);
+
 /* ---- spaces ---- */
 
 /* What a fork makes. All zero: an ordinary child, in its parent's memory group. */

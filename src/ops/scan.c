@@ -385,10 +385,9 @@ static int scan_locked(struct scan *scan, uint64_t start, uint64_t end)
 		return scan_range(scan, start, end);
 	notify_start(mm, start, end, UCOW_NOTIFY_TRACK);
 	error = scan_range(scan, start, end);
-	if (scan->changed) {
+	if (scan->changed && !MUTATED(SCAN_WITHOUT_SHOOTDOWN)) {
 		tlb_invalidate(&mm->pt.generations, start, end);
-		if (!MUTATED(SCAN_WITHOUT_SHOOTDOWN))
-			tlb_shootdown(&mm->pt);
+		tlb_shootdown(&mm->pt);
 	}
 	notify_end(mm, start, end, UCOW_NOTIFY_TRACK);
 	return error;

@@ -84,6 +84,7 @@ void ucow_mm_stat(struct ucow_mm *mm, struct ucow_mm_stat *stat)
 		.frames_shared = totals.anon_shared,
 		.frames_exclusive = totals.anon_exclusive,
 		.mappings = mm->vmas.count,
+		.locked_pages = locked_pages(mm),
 		.pinned = account ? pin_account_count(account) : 0,
 		.has_pinned = atomic_load(&mm->has_pinned),
 	};

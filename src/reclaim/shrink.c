@@ -17,7 +17,7 @@
 /* ---- looking at a page ---- */
 
 struct look {
-	bool accessed, dirty;
+	bool accessed, dirty, locked;
 };
 
 static bool look_at_entry(void *arg, const struct rmap_entry *entry)
@@ -25,6 +25,7 @@ static bool look_at_entry(void *arg, const struct rmap_entry *entry)
 	struct look *look = arg;
 
 	look->dirty |= pte_is_dirty(entry->pte);
+	look->locked |= pte_is_locked(entry->pte);
 	if (!pte_is_accessed(entry->pte))
 		return true;
 	look->accessed = true;
@@ -60,6 +61,8 @@ static enum verdict judge(struct shrink *shrink, struct ucow_page *page)
 	}
 	if (rmap_walk(shrink->machine, page, look_at_entry, &look) != RMAP_DONE)
 		return KEEP;
+	if (look.locked && !MUTATED(RECLAIM_LOCKED))
+		return ACTIVATE;
 	if (look.accessed && !shrink->force) {
 		count(&shrink->machine->counters, UCOW_COUNTER_RECLAIM_REFERENCED);
 		return ACTIVATE;
@@ -106,6 +109,8 @@ static bool unmap_entry(void *arg, const struct rmap_entry *entry)
 
 	if (unmap->drop && !may_drop(page, entry->pte))
 		return false;
+	if (pte_is_locked(entry->pte) && !MUTATED(RECLAIM_LOCKED))
+		return false; /* since we looked */
 	/* Still the page's, to a fork that looks for pinned pages without our lock; a pin that is begun now waits. */
 	leaf_set(entry->leaf, entry->va, pte_mk_protnone(entry->pte));
 	if (!try_share(page)) {

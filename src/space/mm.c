@@ -18,6 +18,7 @@ struct ucow_mm *mm_create(struct ucow_machine *machine)
 	mm->machine = machine;
 	mm->serial = atomic_fetch_add_explicit(&machine->last_serial, 1, memory_order_relaxed) + 1;
 	atomic_init(&mm->pin_limit, machine->pin_limit);
+	atomic_init(&mm->lock_limit, UINT64_MAX);
 	rwlock_init(&mm->mmap_lock, LOCK_MMAP);
 	list_init(&mm->uffds);
 	list_init(&mm->uffd_notes);

@@ -23,8 +23,8 @@ struct rmap_homes;
 struct ucow_memcg;
 struct ksm;
 struct ksm_space;
-struct writeback_thread;
 struct ucow_notifier;
+struct writeback_thread;
 struct ucow_mm;
 struct ucow_machine;
 
@@ -110,6 +110,8 @@ struct ucow_mm {
 	_Atomic bool has_pinned;               /* (A) sticky: a pin was ever attempted (B.4) */
 	_Atomic(struct pin_account *) account; /* (A) made by the first pin */
 	_Atomic uint64_t pin_limit;            /* (A) */
+	_Atomic uint64_t lock_limit;           /* (A) most pages that mlock takes */
+	unsigned lock_future;                  /* (M) VMA_* of mappings made from now on (mlockall) */
 	_Atomic uint32_t attached;             /* (A) cpus */
 	struct list file_users;                /* (M) struct cache_user: the files that are mapped here */
 	struct list link;                      /* (L) */

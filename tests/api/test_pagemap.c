@@ -6,6 +6,8 @@
 #include "fixture.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 
 #define NPAGES 96 /* from BASE: several leaves, two blocks */
 
@@ -969,6 +971,68 @@ TEST(scan_of_swapped_pages)
 	CHECK_EQ(written(w.mm, va, 4, true, set), 2);
 	CHECK(set[0] && set[3]);
 	check_invariants(w.machine);
+	ucow_uffd_close(uffd);
+	world_close(&w);
+}
+
+/* ---- no update is lost: threads store, one scans and copies what was reported (pagemap_ioctl.c) ---- */
+
+struct writer {
+	struct ucow_mm *mm;
+	uint64_t va, seed;
+	_Atomic bool *stop;
+};
+
+static void *keep_storing(void *arg)
+{
+	struct writer *writer = arg;
+	struct ucow_cpu *cpu = cpu_on(writer->mm);
+
+	for (unsigned n = 0; !*writer->stop; n++) {
+		uint64_t value = draw(&writer->seed);
+
+		put64(cpu, writer->va + value % NPAGES * PAGE, value);
+		if (n % 16 == 0)
+			sched_yield();
+	}
+	ucow_cpu_destroy(cpu);
+	return NULL;
+}
+
+/* Returns: pages copied. */
+static uint64_t copy_written(const struct world *w, uint64_t va, uint64_t *copy)
+{
+	bool set[NPAGES];
+	uint64_t n = written(w->mm, va, NPAGES, true, set);
+
+	for (uint64_t i = 0; i < NPAGES; i++)
+		if (set[i])
+			copy[i] = get64(w->cpu, va + i * PAGE);
+	return n;
+}
+
+TEST(scan_loses_no_update)
+{
+	struct world w = world_open();
+	uint64_t va = map_private(w.mm, NPAGES), copy[NPAGES] = {0}, n = 0;
+	struct ucow_uffd *uffd = watch_async(w.mm, va, NPAGES);
+	_Atomic bool stop = false;
+	struct writer writers[2];
+	pthread_t threads[2];
+
+	(void)copy_written(&w, va, copy);
+	for (unsigned i = 0; i < 2; i++) {
+		writers[i] = (struct writer){.mm = w.mm, .va = va, .seed = i + 1, .stop = &stop};
+		REQUIRE_EQ(pthread_create(&threads[i], NULL, keep_storing, &writers[i]), 0);
+	}
+	while (n < 5000)
+		n += copy_written(&w, va, copy);
+	stop = true;
+	for (unsigned i = 0; i < 2; i++)
+		REQUIRE_EQ(pthread_join(threads[i], NULL), 0);
+	(void)copy_written(&w, va, copy);
+	for (uint64_t i = 0; i < NPAGES; i++)
+		CHECK_EQ(get64(w.cpu, va + i * PAGE), copy[i]);
 	ucow_uffd_close(uffd);
 	world_close(&w);
 }

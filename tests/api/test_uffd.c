@@ -4,6 +4,8 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 
@@ -1834,6 +1836,61 @@ TEST(many_readers_and_two_handlers)
 	for (unsigned i = 0; i < HANDLERS; i++)
 		pthread_join(handlers[i], NULL);
 	scene_end(&s);
+}
+
+/* One page after another is read by one thread and supplied by another, at the same moment and once. */
+struct race {
+	struct scene s;
+	_Atomic unsigned ready, go; /* rounds */
+};
+
+static void meet(struct race *race, unsigned round)
+{
+	if (atomic_fetch_add(&race->ready, 1) + 1 == 2 * round)
+		race->go = round;
+	for (unsigned i = 0; race->go < round; i++)
+		if (i > 1000)
+			sched_yield();
+}
+
+static uint64_t page_of_round(const struct race *race, unsigned round)
+{
+	return race->s.va + round % NPAGES * PAGE;
+}
+
+enum { RACES = 5000 };
+
+static void *read_each(void *arg)
+{
+	struct race *race = arg;
+	struct ucow_cpu *cpu = cpu_on(race->s.w.mm);
+
+	for (unsigned round = 1; round <= RACES; round++) {
+		uint64_t va = page_of_round(race, round);
+
+		meet(race, round);
+		for (unsigned i = 0; i < round % 1024; i++) /* sooner or later than the other */
+			atomic_load(&race->go);
+		REQUIRE_EQ(get64(cpu, va), pattern_of(va));
+		REQUIRE_EQ(ucow_madvise(race->s.w.mm, va, PAGE, UCOW_MADV_DONTNEED), 0);
+	}
+	ucow_cpu_destroy(cpu);
+	return NULL;
+}
+
+TEST(no_answer_is_missed)
+{
+	struct race race = {.go = 0};
+	pthread_t reader;
+
+	scene_begin_queue(&race.s, UCOW_UFFD_MISSING);
+	REQUIRE_EQ(pthread_create(&reader, NULL, read_each, &race), 0);
+	for (unsigned round = 1; round <= RACES; round++) {
+		meet(&race, round);
+		supply(race.s.uffd, page_of_round(&race, round), 0);
+	}
+	pthread_join(reader, NULL);
+	scene_end(&race.s);
 }
 
 /* ---- other policies ---- */
