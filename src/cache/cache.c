@@ -306,7 +306,7 @@ bool cache_remove(struct cache *cache, struct ucow_page *page)
 	bool was_in;
 
 	spin_lock(&cache->lock, LOCK_CACHE);
-	was_in = is_in(cache, page);
+	was_in = is_in(cache, page) && !page_is(page, PAGE_WRITEBACK);
 	if (was_in)
 		take_out(cache, page);
 	spin_unlock(&cache->lock, LOCK_CACHE);

@@ -151,8 +151,8 @@ static inline bool cache_is_filled(const struct ucow_page *page)
 int cache_insert(struct cache *cache, uint64_t index, struct ucow_page *made, struct ucow_page **page);
 /*
  * cache_remove - take @page out of its cache, clean. Its flag (PAGE_SHMEM, PAGE_FILE) goes and it has no number any
- * more; the cache's reference passes to the caller. Requires: the page lock, or no other user. Returns: whether it was
- * in @cache.
+ * more; the cache's reference passes to the caller. Requires: the page lock, or no other user. Returns: false: it is
+ * not in @cache, or is being written back.
  */
 bool cache_remove(struct cache *cache, struct ucow_page *page);
 /* cache_is_in - @page is in some cache. */

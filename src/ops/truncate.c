@@ -8,12 +8,12 @@
 
 #include "base/mutate.h"
 #include "cache/cache.h"
+#include "cache/flush.h"
 #include "space/notifier.h"
 
 #include <ucow/file.h>
 
 #include <errno.h>
-#include <string.h>
 
 /* ---- entries ---- */
 
@@ -104,50 +104,47 @@ static int zap_everywhere(struct cache *cache, uint64_t first, uint64_t last, bo
 
 /* ---- pages ---- */
 
-static bool is_written(const volatile void *flags, uintptr_t unused)
+/*
+ * Take @page out of the cache, with the page lock, so that nobody is reading it. Who writes it back needs mmap locks,
+ * for which he may wait behind somebody who waits for us: he is waited for with no lock but LOCK_FILE. Returns: false:
+ * it is being written back.
+ */
+static bool try_drop(struct cache *cache, struct ucow_page *page)
 {
-	(void)unused;
-	return !(__atomic_load_n((const volatile uint32_t *)flags, __ATOMIC_ACQUIRE) & PAGE_WRITEBACK);
-}
+	bool in_the_way;
 
-/* Whoever writes it waits for nothing that the caller holds. */
-static void wait_written(struct ucow_page *page)
-{
-	wait_until(HOOK_LOAD, &page->flags, is_written, 0);
-}
-
-/* With the page lock, so that nobody is reading it. Requires: a reference, which goes. */
-static void drop_page(struct cache *cache, struct ucow_page *page)
-{
 	page_lock(page);
-	wait_written(page);
 	if (cache_remove(cache, page))
 		page_put(page);
+	in_the_way = cache_of(page) == cache;
 	page_unlock(page);
-	page_put(page);
+	return !in_the_way;
 }
 
-static void drop_pages(struct cache *cache, uint64_t first, uint64_t last)
+static void drop_pages(struct cache *cache, uint64_t first)
 {
 	struct ucow_page *pages[CACHE_BATCH];
 	unsigned n;
 
-	while ((n = cache_gather(cache, first, last, CACHE_TAGS, pages, CACHE_BATCH)))
-		for (unsigned i = 0; i < n; i++)
-			drop_page(cache, pages[i]);
-}
-
-/* Nothing behind @first is on its way to the host file, which could make that longer again. */
-static void wait_all_written(struct cache *cache, uint64_t first)
-{
-	struct ucow_page *pages[CACHE_BATCH];
-	unsigned n;
-
-	while ((n = cache_gather(cache, first, UINT64_MAX, CACHE_WRITEBACK, pages, CACHE_BATCH)))
+	while ((n = cache_gather(cache, first, UINT64_MAX, CACHE_TAGS, pages, CACHE_BATCH)))
 		for (unsigned i = 0; i < n; i++) {
-			wait_written(pages[i]);
+			while (!try_drop(cache, pages[i]))
+				flush_wait_page(pages[i]);
 			page_put(pages[i]);
 		}
+}
+
+/* The pages [first, last], until one is being written back. Returns: that, with a reference; NULL: all have gone. */
+static struct ucow_page *drop_until_busy(struct cache *cache, uint64_t first, uint64_t last)
+{
+	struct ucow_page *page;
+
+	while (cache_gather(cache, first, last, CACHE_TAGS, &page, 1)) {
+		if (!try_drop(cache, page))
+			return page;
+		page_put(page);
+	}
+	return NULL;
 }
 
 /* Bytes [from, to) of one page read as zeros, if it is in the cache: else they do in the host file. */
@@ -199,14 +196,15 @@ static int shrink(struct cache *cache, uint64_t nbytes)
 	set_size(cache, nbytes);
 	error = zap_everywhere(cache, first, UINT64_MAX, true);
 	if (!error && cache_is_tracked(cache)) {
-		wait_all_written(cache, nbytes >> UCOW_PAGE_SHIFT);
+		/* What is on its way could make the host file longer again. */
+		flush_wait(cache, nbytes >> UCOW_PAGE_SHIFT, UINT64_MAX);
 		error = backing_resize(&cache->backing, nbytes);
 	}
 	if (error) {
 		set_size(cache, size);
 		return error;
 	}
-	drop_pages(cache, first, UINT64_MAX);
+	drop_pages(cache, first);
 	if (nbytes & ~UCOW_PAGE_MASK)
 		zero_part(cache, nbytes, page_round_up(nbytes));
 	return 0;
@@ -243,25 +241,35 @@ int ucow_file_truncate(struct ucow_file *file, uint64_t nbytes)
 
 /*
  * The cache's pages and the host's bytes go together: nobody reads the one while the other is there still. Whole pages
- * leave the cache, parts are zeroed in it.
+ * leave the cache, parts are zeroed in it. *busy: what is being written back and has to be waited for first, with a
+ * reference; or NULL. Returns: 0; what the host says.
  */
-static int punch_cache(struct cache *cache, uint64_t from, uint64_t to)
+static int try_punch(struct cache *cache, uint64_t from, uint64_t to, struct ucow_page **busy)
 {
 	uint64_t first = page_round_up(from) >> UCOW_PAGE_SHIFT, end = to >> UCOW_PAGE_SHIFT;
 	int error = 0;
 
 	rwlock_write_lock(&cache->filling);
-	if (from >> UCOW_PAGE_SHIFT == to >> UCOW_PAGE_SHIFT) {
-		zero_part(cache, from, to);
-	} else {
-		zero_part(cache, from, page_round_up(from));
-		zero_part(cache, to & UCOW_PAGE_MASK, to);
+	*busy = first < end ? drop_until_busy(cache, first, end - 1) : NULL;
+	if (!*busy) {
+		zero_part(cache, from, min_u64(to, page_round_up(from)));
+		zero_part(cache, max_u64(from, to & UCOW_PAGE_MASK), to);
+		if (cache_is_tracked(cache))
+			error = backing_punch(&cache->backing, from, to);
 	}
-	if (first < end)
-		drop_pages(cache, first, end - 1);
-	if (cache_is_tracked(cache))
-		error = backing_punch(&cache->backing, from, to);
 	rwlock_write_unlock(&cache->filling);
+	return error;
+}
+
+static int punch(struct cache *cache, uint64_t from, uint64_t to)
+{
+	struct ucow_page *busy;
+	int error;
+
+	while ((error = try_punch(cache, from, to, &busy), busy)) {
+		flush_wait_page(busy);
+		page_put(busy);
+	}
 	return error;
 }
 
@@ -275,12 +283,16 @@ int ucow_file_punch(struct ucow_file *file, uint64_t offset, uint64_t nbytes)
 		return -EACCES;
 	if (!nbytes || offset > INT64_MAX || nbytes > INT64_MAX - offset)
 		return -EINVAL;
+	/* So that nothing is lost should the host refuse. */
+	if (cache_is_tracked(cache))
+		flush_range(cache, offset >> UCOW_PAGE_SHIFT, (offset + nbytes - 1) >> UCOW_PAGE_SHIFT, true,
+			    UINT64_MAX);
 	mutex_lock(&cache->resize);
 	nbytes = min_u64(nbytes, cache_size(cache) - min_u64(offset, cache_size(cache)));
 	first = page_round_up(offset) >> UCOW_PAGE_SHIFT;
 	end = (offset + nbytes) >> UCOW_PAGE_SHIFT;
 	if (nbytes)
-		error = punch_cache(cache, offset, offset + nbytes);
+		error = punch(cache, offset, offset + nbytes);
 	if (!error && first < end)
 		error = zap_everywhere(cache, first, end - 1, false);
 	mutex_unlock(&cache->resize);

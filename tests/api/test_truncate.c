@@ -272,7 +272,7 @@ static void count_outcome(struct race *race, int rc)
 	atomic_fetch_add(rc ? &race->refused : &race->done, 1);
 }
 
-/* Loads, stores, pins and forks, in a space of its own with both kinds of mappings. */
+/* Loads, stores, pins, forks and writeback, in a space of its own with both kinds of mappings. */
 static void *fault_all_over(void *arg)
 {
 	struct race *race = arg;
@@ -289,7 +289,7 @@ static void *fault_all_over(void *arg)
 		struct ucow_page *page;
 		long got;
 
-		switch (draw(&state) % 8) {
+		switch (draw(&state) % 10) {
 		case 0:
 			REQUIRE_EQ(ucow_fork(mm, &child), 0);
 			REQUIRE_EQ(ucow_mm_destroy(child), 0);
@@ -302,6 +302,13 @@ static void *fault_all_over(void *arg)
 			break;
 		case 2:
 			REQUIRE_EQ(ucow_madvise(mm, va, PAGE, UCOW_MADV_DONTNEED), 0);
+			break;
+		case 8:
+			REQUIRE(ucow_file_writeback(race->file, 0, 0, UCOW_WRITEBACK_WAIT) >= 0);
+			break;
+		case 9:
+			REQUIRE_EQ(ucow_mprotect(mm, va, PAGE, UCOW_PROT_READ), 0);
+			REQUIRE_EQ(ucow_mprotect(mm, va, PAGE, RW), 0);
 			break;
 		case 3:
 		case 4:
