@@ -215,6 +215,9 @@ bool fuzz_compare(const struct fuzz_test *test, size_t at, const struct fuzz_sub
 		  const struct fuzz_view *const before[2], const struct fuzz_view *const now[2],
 		  struct fuzz_divergence *divergence);
 
+/* fuzz_agree - whether @seen are the bytes @promised, FUZZ_WINDOW each, or zero where @loose has a bit. */
+bool fuzz_agree(const uint8_t *promised, const uint8_t *seen, uint64_t loose);
+
 /*
  * fuzz_compare_half - the first difference between an engine that found no memory half-way (@now) and the reference:
  * each page must be as it was before the statement or as it is after it. Returns: whether there is one.
@@ -234,7 +237,14 @@ struct fuzz_court {
 	struct fuzz_subject *subjects[4]; /* the first is the reference */
 	struct fuzz_view *views[4][2];    /* now and before */
 	bool out[4];                      /* of memory, in the program that was run last: not compared from there on */
-	_Atomic uint64_t *place;          /* where fuzz_run() tells FUZZ_PLACE before whatever it does; or NULL */
+	/*
+	 * Against a kernel that may drop what is advised free: the model, which tells what may be gone. Nobody is
+	 * compared with it.
+	 */
+	struct fuzz_subject *shadow;
+	struct fuzz_view *shadow_view;
+	bool is_shadowed;        /* the test that runs is one of those */
+	_Atomic uint64_t *place; /* where fuzz_run() tells FUZZ_PLACE before whatever it does; or NULL */
 };
 int fuzz_court_open(enum fuzz_against against, struct fuzz_court *court, char *why, size_t size);
 void fuzz_court_close(struct fuzz_court *court);

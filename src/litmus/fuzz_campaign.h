@@ -91,6 +91,8 @@ uint64_t fuzz_program_seed(uint64_t campaign, uint64_t number);
 
 void campaign_report(FILE *out, const struct campaign_options *options, const struct campaign_result *result,
 		     bool quiet);
+/* fuzz_tally_name - in words. */
+const char *fuzz_tally_name(enum fuzz_tally tally);
 /* campaign_json - Returns: 0; -errno; -EOPNOTSUPP in a build without jansson. */
 int campaign_json(FILE *out, const struct campaign_options *options, const struct campaign_result *result);
 bool campaign_has_json(void);

@@ -87,6 +87,11 @@ static bool agree(const uint8_t *a, const uint8_t *b, uint64_t loose, unsigned f
 	return true;
 }
 
+bool fuzz_agree(const uint8_t *promised, const uint8_t *seen, uint64_t loose)
+{
+	return agree(promised, seen, loose, 0, FUZZ_WINDOW);
+}
+
 static bool differ_in_bytes(struct comparison *c, int process, int page, int handle, const uint8_t *a, const uint8_t *b,
 			    uint64_t loose)
 {

@@ -190,6 +190,25 @@ static void look(struct subject *s, struct fuzz_view *view)
 		view->usage[group] = usage_of(s, group);
 }
 
+/* Only swapoff, which must bring everything back, charges more than a group may have. */
+static bool is_over_limit(const struct subject *s)
+{
+	const struct litmus *litmus = s->test->litmus;
+	bool over = false;
+
+	for (unsigned i = 0; i < s->test->layout.ngroups; i++) {
+		struct ucow_memcg *group = s->objects[s->test->layout.group[i]].group;
+		struct ucow_memcg_stat stat = {0};
+
+		if (group)
+			ucow_memcg_stat(group, &stat);
+		over |= stat.usage > stat.limit;
+	}
+	for (size_t i = 0; over && i < litmus->nstmts; i++)
+		over = litmus->stmts[i].kind != STMT_SWAPOFF;
+	return over;
+}
+
 /* ---- running out of memory ---- */
 
 /* How often an operation found none, with what could be reclaimed. */
@@ -440,6 +459,8 @@ static int step(struct fuzz_subject *subject, size_t i, struct fuzz_view *view, 
 		return wrong("the runner", s->result.reason, why, size);
 	ucow_machine_synchronize(s->engine.machine);
 	look(s, view);
+	if (is_over_limit(s))
+		return wrong("limits", "a group is charged for more than it may have", why, size);
 	view->ran_out = view->outcome == ENOMEM || count_shortages(s) != shortages;
 	view->reclaimable = view->ran_out && s->may_run_out ? reclaim_rest(s) : 0;
 	return i % CHECK_EVERY ? 0 : check_machine(s, why, size);

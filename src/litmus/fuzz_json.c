@@ -127,12 +127,23 @@ static json_t *json_end(const struct campaign_result *result)
 			 "out_of_time", (int)result->out_of_time, "enough", (int)result->enough);
 }
 
+static json_t *json_tally(const struct campaign_result *result)
+{
+	json_t *array = json_array();
+
+	for (unsigned i = 0; i < FUZZ_TALLIES; i++)
+		array = append(array, json_pack("{s:s, s:I, s:I}", "name", fuzz_tally_name((enum fuzz_tally)i), "count",
+						(json_int_t)result->totals.tally[i], "programs",
+						(json_int_t)result->totals.tallied[i]));
+	return array;
+}
+
 static json_t *json_details(const struct campaign_options *options, const struct campaign_result *result)
 {
-	return json_pack("{s:I, s:o, s:I, s:I, s:o, s:o, s:o}", "unjudged", (json_int_t)result->totals.unjudged,
+	return json_pack("{s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:o}", "unjudged", (json_int_t)result->totals.unjudged,
 			 "unjudged_why", json_text(result->unjudged), "same", (json_int_t)result->same, "only_counted",
 			 (json_int_t)result->left, "findings", json_findings(result), "noise", json_noise(result),
-			 "coverage", json_coverage(options, result));
+			 "pressure", json_tally(result), "coverage", json_coverage(options, result));
 }
 
 static json_t *json_campaign(const struct campaign_options *options, const struct campaign_result *result)

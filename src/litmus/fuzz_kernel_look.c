@@ -468,6 +468,7 @@ static int look_at_handle(struct fuzz_kernel *kernel, unsigned i, struct fuzz_he
 	int name = kernel->test->layout.handle[i], error;
 	struct kernel_handle *handle = &kernel->run.objects[name].handle;
 
+	memset(held->loose, 0, sizeof(held->loose));
 	held->bound = handle->state == KERNEL_HELD;
 	if (!held->bound)
 		return 0;

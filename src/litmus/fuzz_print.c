@@ -349,9 +349,6 @@ static void print_advise(struct printer *pr, const struct fuzz_op *op, unsigned 
 
 	if (!choose_span(pr, op, process, 8, &span))
 		return;
-	/* Whether reclaim has dropped the contents by now, each machine decides for itself; the model allows both. */
-	if (word == FREE && pr->pressed && for_kernel(pr))
-		word = DONTNEED;
 	print_actor(pr, process, "advise");
 	print_span(pr, &span, 0);
 	fprintf(pr->out, " %s\n", words[word]);

@@ -59,18 +59,25 @@ static void print_noise(FILE *out, const struct campaign_result *result)
 		fprintf(out, "known to differ: none came up\n");
 }
 
-static void print_tally(FILE *out, const struct campaign_result *result)
+const char *fuzz_tally_name(enum fuzz_tally tally)
 {
 	static const char *const names[FUZZ_TALLIES] = {
 #define FUZZ_TALLY_NAME(id, name, counter) [id] = name,
 		FUZZ_TALLY(FUZZ_TALLY_NAME)
 #undef FUZZ_TALLY_NAME
 	};
+
+	return names[tally];
+}
+
+static void print_tally(FILE *out, const struct campaign_result *result)
+{
 	const struct campaign_totals *totals = &result->totals;
 
 	fprintf(out, "under pressure, in fork mode eager:\n");
 	for (unsigned i = 0; i < FUZZ_TALLIES; i++)
-		fprintf(out, "  %-42s %10" PRIu64 ", in %.1f of 1,000 programs\n", names[i], totals->tally[i],
+		fprintf(out, "  %-42s %10" PRIu64 ", in %.1f of 1,000 programs\n", fuzz_tally_name((enum fuzz_tally)i),
+			totals->tally[i],
 			totals->programs ? 1000.0 * (double)totals->tallied[i] / (double)totals->programs : 0.0);
 }
 

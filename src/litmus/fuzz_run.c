@@ -18,6 +18,14 @@ static int open_subject(enum fuzz_against against, unsigned number, struct fuzz_
 	return fuzz_engine_open(modes[number - 1], subject);
 }
 
+static int open_shadow(struct fuzz_court *court)
+{
+	int error = fuzz_flat_open(&court->shadow);
+
+	court->shadow_view = error ? NULL : calloc(1, sizeof(struct fuzz_view));
+	return !error && !court->shadow_view ? -ENOMEM : error;
+}
+
 int fuzz_court_open(enum fuzz_against against, struct fuzz_court *court, char *why, size_t size)
 {
 	unsigned n = against == FUZZ_AGAINST_KERNEL ? 2 : 4;
@@ -43,11 +51,14 @@ int fuzz_court_open(enum fuzz_against against, struct fuzz_court *court, char *w
 			return error;
 		}
 	}
-	return 0;
+	return against == FUZZ_AGAINST_KERNEL ? open_shadow(court) : 0;
 }
 
 void fuzz_court_close(struct fuzz_court *court)
 {
+	if (court->shadow)
+		court->shadow->type->close(court->shadow);
+	free(court->shadow_view);
 	for (unsigned i = 0; i < court->nsubjects; i++) {
 		court->subjects[i]->type->close(court->subjects[i]);
 		free(court->views[i][0]);
@@ -102,6 +113,84 @@ static void swap_views(struct fuzz_court *court)
 	}
 }
 
+/* ---- what may be gone ---- */
+
+static bool wants_shadow(const struct fuzz_court *court, const struct fuzz_test *test)
+{
+	const struct litmus *litmus = test->litmus;
+	bool frees = false;
+
+	for (size_t i = 0; i < litmus->nstmts; i++)
+		frees |= litmus->stmts[i].kind == STMT_ADVISE && litmus->stmts[i].advice == ADVICE_FREE;
+	return court->shadow && frees && litmus->needs & NEED_SWAP;
+}
+
+static void begin_shadow(struct fuzz_court *court, const struct fuzz_test *test)
+{
+	char why[160];
+
+	court->is_shadowed = wants_shadow(court, test) &&
+			     !court->shadow->type->begin(court->shadow, test, why, sizeof(why));
+}
+
+static void end_shadow(struct fuzz_court *court)
+{
+	char why[160];
+
+	if (court->is_shadowed)
+		court->shadow->type->end(court->shadow, why, sizeof(why));
+	court->is_shadowed = false;
+}
+
+/*
+ * What the kernel has dropped the engine may still have, and the other way round. So where the kernel shows what it
+ * may, the reference shows what is there as long as nothing was dropped, and what may be gone.
+ */
+static void lend_bytes(const uint8_t *promised, uint64_t loose, uint8_t *seen, uint64_t *seen_loose)
+{
+	*seen_loose = 0;
+	if (!loose || !fuzz_agree(promised, seen, loose))
+		return;
+	memcpy(seen, promised, FUZZ_WINDOW);
+	*seen_loose = loose;
+}
+
+static void lend_held(const struct fuzz_held *promised, struct fuzz_held *seen)
+{
+	for (unsigned i = 0; i < promised->npages && i < seen->npages; i++) {
+		seen->has_bytes[i] &= promised->has_bytes[i];
+		lend_bytes(promised->bytes[i], promised->loose[i], seen->bytes[i], &seen->loose[i]);
+	}
+}
+
+static void lend_doubts(const struct fuzz_test *test, const struct fuzz_view *shadow, struct fuzz_view *view)
+{
+	const struct fuzz_layout *layout = &test->layout;
+
+	for (unsigned process = 0; process < layout->nprocesses; process++)
+		for (unsigned i = 0; shadow->alive[process] && i < layout->npages; i++) {
+			const struct fuzz_page *promised = &shadow->pages[process][i];
+			struct fuzz_page *seen = &view->pages[process][i];
+
+			if (promised->mapped && promised->has_bytes && seen->has_bytes)
+				lend_bytes(promised->bytes, promised->loose, seen->bytes, &seen->loose);
+		}
+	for (unsigned i = 0; i < layout->nhandles; i++)
+		lend_held(&shadow->held[i], &view->held[i]);
+	for (unsigned i = 0; i < layout->nfiles; i++)
+		for (unsigned page = 0; page < shadow->files[i].npages && page < view->files[i].npages; page++)
+			lend_bytes(shadow->files[i].bytes[page], shadow->files[i].loose[page],
+				   view->files[i].bytes[page], &view->files[i].loose[page]);
+}
+
+static void step_shadow(struct fuzz_court *court, const struct fuzz_test *test, size_t at)
+{
+	char why[160];
+
+	if (court->is_shadowed && !court->shadow->type->step(court->shadow, at, court->shadow_view, why, sizeof(why)))
+		lend_doubts(test, court->shadow_view, court->views[0][0]);
+}
+
 /* ---- memory that does not suffice ---- */
 
 bool fuzz_may_run_out(const struct fuzz_test *test)
@@ -146,12 +235,23 @@ static bool is_excused(struct fuzz_court *court, const struct fuzz_test *test, s
 	return court->out[i];
 }
 
+/* Whether a page that has a plain reference is copied is one of the things in which fork modes differ. */
+static bool has_plain_references(const struct fuzz_test *test)
+{
+	for (unsigned i = 0; i < test->layout.nhandles; i++)
+		if (test->litmus->names[test->layout.handle[i]].kind != NAME_PIN)
+			return true;
+	return false;
+}
+
 /* Fork modes charge alike. The flat model charges nobody: the first engine is the reference. */
 static int compare_usage(struct fuzz_court *court, const struct fuzz_test *test, size_t at,
 			 struct fuzz_divergence *divergence)
 {
 	struct fuzz_subject_type type = {.sees = FUZZ_SEES_USAGE, .name = court->subjects[1]->type->name};
 
+	if (has_plain_references(test))
+		return 0;
 	for (unsigned i = 2; i < court->nsubjects; i++) {
 		struct fuzz_subject_type other = {.sees = FUZZ_SEES_USAGE, .name = court->subjects[i]->type->name};
 		const struct fuzz_subject_type *types[] = {&type, &other};
@@ -183,6 +283,8 @@ static int step_all(struct fuzz_court *court, const struct fuzz_test *test, size
 			return trouble(divergence, subject, at, i ? 1 : error);
 		if (!i && court->views[0][0]->undefined)
 			return -ECANCELED;
+		if (!i)
+			step_shadow(court, test, at);
 	}
 	for (unsigned i = 1; i < court->nsubjects; i++) {
 		const struct fuzz_subject_type *types[] = {court->subjects[0]->type, court->subjects[i]->type};
@@ -225,10 +327,12 @@ int fuzz_run(struct fuzz_court *court, const struct fuzz_test *test, struct fuzz
 
 	*divergence = (struct fuzz_divergence){0};
 	memset(court->out, 0, sizeof(court->out));
+	begin_shadow(court, test);
 	result = begin_all(court, test, &nbegun, divergence);
 	while (!result && done < test->litmus->nstmts) {
 		result = step_all(court, test, done, divergence);
 		done += result != -ECANCELED;
 	}
+	end_shadow(court);
 	return end_all(court, test, nbegun, done, divergence, result == -ECANCELED ? 0 : result);
 }

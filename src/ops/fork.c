@@ -94,6 +94,8 @@ static void strip_mappings(struct fork *fork)
 static void forget_uffds(struct fork *fork)
 {
 	uffd_forget(&fork->notes);
+	VMA_FOR_EACH (vma, &fork->child->vmas)
+		vma->uffd = NULL;
 	while (!list_is_empty(&fork->child->uffds)) {
 		struct ucow_uffd *uffd = container_of(fork->child->uffds.next, struct ucow_uffd, link);
 

@@ -2,6 +2,7 @@
 /* Soft-dirty: clearing it. Pages as /proc/PID/pagemap shows them; frames as /proc/kpageflags and kpagecount do. */
 #include "ops/ops.h"
 
+#include "base/mutate.h"
 #include "fault/fault.h"
 #include "space/notifier.h"
 
@@ -46,8 +47,9 @@ static int own_marked(struct ucow_mm *mm)
  */
 static bool is_spared(struct ucow_mm *mm, const struct vma *vma, struct pte pte)
 {
-	return mm->machine->policy->clear_spares_pinned && atomic_load(&mm->has_pinned) && vma_is_cow(vma) &&
-	       pte_is_writable(pte) && pte_has_page(pte) && page_maybe_pinned(pte_page(&mm->machine->frames, pte));
+	return mm->machine->policy->clear_spares_pinned && !MUTATED(CLEAR_PINNED) && atomic_load(&mm->has_pinned) &&
+	       vma_is_cow(vma) && pte_is_writable(pte) && pte_has_page(pte) &&
+	       page_maybe_pinned(pte_page(&mm->machine->frames, pte));
 }
 
 static struct pte clear_entry(struct ucow_mm *mm, const struct vma *vma, struct pte pte)

@@ -111,12 +111,14 @@ static bool unmap_entry(void *arg, const struct rmap_entry *entry)
 		return false;
 	if (pte_is_locked(entry->pte) && !MUTATED(RECLAIM_LOCKED))
 		return false; /* since we looked */
-	leaf_set(entry->leaf, entry->va,
-		 unmap->drop ? pte_none() : pte_make_swap(slot, page_is(page, PAGE_EXCLUSIVE), entry->pte));
+	/* Still the page's, to a fork that looks for pinned pages without our lock; a pin that is begun now waits. */
+	leaf_set(entry->leaf, entry->va, pte_mk_protnone(entry->pte));
 	if (!try_share(page)) {
 		leaf_set(entry->leaf, entry->va, entry->pte);
 		return false;
 	}
+	leaf_set(entry->leaf, entry->va,
+		 unmap->drop ? pte_none() : pte_make_swap(slot, page_is(page, PAGE_EXCLUSIVE), entry->pte));
 	page_clear(page, PAGE_EXCLUSIVE); /* it lives in the entry from now on (semantics.md 0.1, 5) */
 	if (pte_is_dirty(entry->pte))
 		page_set(page, PAGE_DIRTY);

@@ -47,6 +47,8 @@ void reclaim_written(void *machine, struct swap_write *write)
 	struct writeback *batch = write->owner;
 	struct ucow_page *page = page_of_bytes(&((struct ucow_machine *)machine)->frames, write->bytes);
 
+	if (write->is_zero)
+		count(&((struct ucow_machine *)machine)->counters, UCOW_COUNTER_SWAP_ZERO);
 	complete(machine, page, write->error);
 	if (atomic_fetch_sub(&batch->left, 1) == 1)
 		host_free(batch);

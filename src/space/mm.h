@@ -23,8 +23,8 @@ struct rmap_homes;
 struct ucow_memcg;
 struct ksm;
 struct ksm_space;
-struct writeback_thread;
 struct ucow_notifier;
+struct writeback_thread;
 struct ucow_mm;
 struct ucow_machine;
 

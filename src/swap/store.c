@@ -202,15 +202,17 @@ static int keep_in_memory(struct swap_store *store, uint64_t slot, const void *b
 }
 
 /* Returns: 0: the bytes are kept; -ENOENT: they go to the file; what else went wrong. */
-static int keep(struct swap_store *store, struct packer *packer, const struct swap_write *write)
+static int keep(struct swap_store *store, struct packer *packer, struct swap_write *write)
 {
 	const void *packed;
 	size_t nbytes;
 
 	swap_store_discard(store, write->slot);
+	write->is_zero = false;
 	if (inject_fails(store->inject, UCOW_INJECT_WRITE))
 		return -EIO;
 	if (is_zero(write->bytes)) {
+		write->is_zero = true;
 		*word_of(store, write->slot) = KIND_ZERO;
 		add(&store->nzero, 1);
 		return 0;

@@ -18,6 +18,7 @@ struct swap_write {
 	uint64_t slot;
 	const void *bytes; /* one page, at a page's address; not changed meanwhile */
 	int error;         /* set before `done`: 0; -EIO, -ENOSPC, ... */
+	bool is_zero;      /* set before `done`: all zeros, so that nothing is kept */
 	void *owner;       /* the caller's */
 };
 

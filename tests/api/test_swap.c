@@ -100,6 +100,22 @@ TEST(bytes_come_back)
 	close_scene(&s);
 }
 
+TEST(zeros_go_out_without_being_stored)
+{
+	static const char zeros[PAGE];
+	struct scene s = open_scene();
+
+	for (unsigned i = 0; i < NPAGES; i += 2)
+		REQUIRE_EQ(ucow_write(s.w.cpu, s.va + i * PAGE, zeros, PAGE, NULL), 0);
+	page_out(&s);
+	CHECK_EQ(ucow_machine_counter(s.w.machine, UCOW_COUNTER_SWAP_OUT), NPAGES);
+	CHECK_EQ(ucow_machine_counter(s.w.machine, UCOW_COUNTER_SWAP_ZERO), NPAGES / 2);
+	CHECK_EQ(stat_of(&s, s.device).zero, NPAGES / 2);
+	for (unsigned i = 0; i < NPAGES; i += 2)
+		CHECK_EQ(get64(s.w.cpu, s.va + i * PAGE), 0);
+	close_scene(&s);
+}
+
 TEST(exclusive_comes_back_writable)
 {
 	struct scene s = open_scene();

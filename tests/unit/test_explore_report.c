@@ -43,12 +43,29 @@ static void make_result(size_t nsteps)
 	result.nsteps = nsteps;
 }
 
+/* At the end of a test, which is a process. */
+static void remove_dir(void)
+{
+	static const char *const names[] = {"out", "bad", "picture.svg"};
+	char path[100];
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+		unlink(path);
+	}
+	rmdir(dir);
+}
+
 static const char *in_dir(const char *name)
 {
 	static char path[100];
+	static bool made;
 
-	if (!strchr(dir, 'X') || mkdtemp(dir))
-		snprintf(path, sizeof(path), "%s/%s", dir, name);
+	if (!made && mkdtemp(dir)) {
+		made = true;
+		atexit(remove_dir);
+	}
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
 	return path;
 }
 

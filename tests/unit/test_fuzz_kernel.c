@@ -576,6 +576,36 @@ TEST(who_pays_for_pages_is_seen)
 	close_with(&bench);
 }
 
+/* Each machine decides for itself whether what was advised free is gone; what is stored afterwards stays. */
+TEST(what_was_advised_free_may_be_gone_on_one_side)
+{
+	struct fuzz_divergence divergence;
+	struct fuzz_court court;
+	struct bench bench;
+
+	if (!open_with(&bench, NEED_SWAP))
+		return;
+	REQUIRE_EQ(
+		begin(&bench,
+		      "A map a 3\nA write a \"old\"\nA advise a free\nA write a[1] \"new\"\nreclaim 10000\nA read a\n",
+		      false),
+		0);
+	REQUIRE_EQ(steps(&bench, 6), 0);
+	CHECK(view.pages[0][0].bytes[0] == 'o' || view.pages[0][0].bytes[0] == 0);
+	CHECK(starts_with(view.pages[0][1].bytes, "new"));
+	REQUIRE_EQ(bench.subject->type->end(bench.subject, bench.why, sizeof(bench.why)), 0);
+	close_bench(&bench);
+	REQUIRE_EQ(fuzz_court_open(FUZZ_AGAINST_KERNEL, &court, bench.why, sizeof(bench.why)), 0);
+	CHECK_EQ(fuzz_run(&court, &bench.test, &divergence), 0);
+	CHECK_EQ(court.views[0][0]->pages[0][0].loose, (UINT64_C(1) << FUZZ_WINDOW) - 1);
+	CHECK(starts_with(court.views[0][0]->pages[0][0].bytes, "old"));
+	CHECK_EQ(court.views[0][0]->pages[0][1].loose & 7, 0);
+	CHECK(starts_with(court.views[0][0]->pages[0][1].bytes, "new"));
+	litmus_free(bench.litmus);
+	fuzz_court_close(&court);
+	CHECK_EQ(switches_release(&switches), 0);
+}
+
 /* ---- without rights ---- */
 
 TEST(an_ordinary_user_sees_contents_and_faults)

@@ -265,7 +265,7 @@ TEST(a_walk_holds_what_it_looks_at)
 
 /* ---- the last page goes while its group is destroyed ---- */
 
-enum { ROUNDS = 20000 };
+enum { ROUNDS = 5000 };
 
 struct handover {
 	_Atomic(struct ucow_page *) page; /* for the other thread to free */
@@ -281,6 +281,8 @@ static void *free_pages(void *arg)
 		page = atomic_exchange(&handover->page, NULL);
 		if (page)
 			page_put(page);
+		else
+			sched_yield();
 	}
 	return NULL;
 }
