@@ -35,7 +35,7 @@ static int drop_cached(struct ucow_mm *mm, uint64_t start, uint64_t end)
 			if (pte_kind(pte) != PTE_KIND_SHARED)
 				continue;
 			pages[n++] = pte_page(&mm->machine->frames, pte);
-			leaf_set(leaf, va, pte_none());
+			leaf_set(leaf, va, pte_zapped(pte));
 		}
 		table_unlock(leaf);
 		if (!n)
@@ -45,6 +45,17 @@ static int drop_cached(struct ucow_mm *mm, uint64_t start, uint64_t end)
 		while (n)
 			table_drop_mapping(&mm->machine->tables, pages[--n]);
 	}
+	return 0;
+}
+
+/* All entries of a part of a mapping go. What was protected stays so (B.7). Requires, returns: as drop_cached. */
+static int zap_pages(struct ucow_mm *mm, const struct vma *vma, uint64_t start, uint64_t end)
+{
+	if (likely(!(vma->flags & VMA_UFFD_WP)))
+		return table_zap(&mm->pt, start, end);
+	if (table_own_range(&mm->pt, start, end))
+		return -ENOMEM;
+	zap_keeping_protection(mm, start, end);
 	return 0;
 }
 
@@ -64,7 +75,7 @@ static int zap_user(struct cache_user *user, uint64_t first, uint64_t last, bool
 		if (vma_is_cow(vma) && (!copies || MUTATED(TRUNCATE_KEEPS_COPIES)))
 			error = drop_cached(mm, start, end);
 		else
-			error = table_zap(&mm->pt, start, end);
+			error = zap_pages(mm, vma, start, end);
 	}
 	return error;
 }

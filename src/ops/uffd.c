@@ -81,8 +81,9 @@ static int may_register(const struct ucow_uffd *uffd, const struct vma *vma, uns
 		return -EINVAL;
 	if ((modes & UCOW_UFFD_MINOR) && !vma->object)
 		return -EINVAL;
-	/* Pages of a file that is written back come from there, and nowhere else. */
-	if ((modes & (UCOW_UFFD_MISSING | UCOW_UFFD_MINOR)) && vma->object && cache_is_tracked(vma->object))
+	/* Pages of a file that is written back come from there, and nowhere else (vma_can_userfault). */
+	if (vma->object && cache_is_tracked(vma->object) &&
+	    !(modes == UCOW_UFFD_WP && uffd_has(uffd, UCOW_UFFD_FEATURE_WP_ASYNC)))
 		return -EINVAL;
 	if (vma->flags & VMA_NOWRITE)
 		return -EPERM;

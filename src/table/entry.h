@@ -365,6 +365,12 @@ static inline struct pte pte_make_wp_marker(void)
 	return (struct pte){PTE_TYPE_MARKER | PTE_UFFD_WP};
 }
 
+/* pte_zapped - what the entry of a file mapping leaves behind when its page goes but the mapping stays (B.7). */
+static inline struct pte pte_zapped(struct pte pte)
+{
+	return pte_is_uffd_wp(pte) ? pte_make_wp_marker() : pte_none();
+}
+
 static inline struct pte pte_make_poison(void)
 {
 	return (struct pte){PTE_TYPE_MARKER | PTE_POISONED};

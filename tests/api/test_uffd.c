@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Userfaultfds: the rows of docs/semantics.md A.4 and B.7, on private and on shared memory. */
-#include "fixture.h"
+#include "files.h"
 
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 
@@ -716,6 +718,133 @@ TEST(minor_faults_find_the_page_there)
 	CHECK_EQ(ucow_uffd_continue(s.uffd, s.va, PAGE, 0, NULL), -EEXIST);
 	exit_mm(cpu, child);
 	scene_end(&s);
+}
+
+/* ---- files ---- */
+
+struct file_scene {
+	struct scene s;
+	struct ucow_file *file;
+	int fd;
+};
+
+/* @filled pages of a file of NPAGES, mapped at BASE; the rest of one in memory are holes. */
+static void file_scene_begin(struct file_scene *f, bool in_memory, unsigned map, uint32_t features, unsigned modes)
+{
+	f->s.w = world_open();
+	f->fd = in_memory ? -1 : host_file(NPAGES * PAGE);
+	f->file = open_file(f->s.w.machine, f->fd, NPAGES * PAGE);
+	for (uint64_t i = 0; in_memory && i < NPAGES / 2; i++)
+		file_put64(f->file, i * PAGE, file_value(i));
+	f->s.va = map_file(f->s.w.mm, BASE, NPAGES, RW, map, f->file, 0);
+	f->s.uffd = watch(&f->s, features, true);
+	if (modes)
+		REQUIRE_EQ(ucow_uffd_register(f->s.uffd, f->s.va, NPAGES * PAGE, modes, NULL), 0);
+}
+
+static void file_scene_end(struct file_scene *f)
+{
+	check_invariants(f->s.w.machine);
+	ucow_uffd_close(f->s.uffd);
+	REQUIRE_EQ(ucow_munmap(f->s.w.mm, f->s.va, NPAGES * PAGE), 0);
+	REQUIRE_EQ(ucow_file_close(f->file), 0);
+	world_close(&f->s.w);
+	close_fd(f->fd);
+}
+
+TEST(stores_to_protected_pages_of_a_private_file_mapping)
+{
+	struct file_scene f;
+	struct scene *s = &f.s;
+
+	file_scene_begin(&f, true, UCOW_MAP_PRIVATE, 0, UCOW_UFFD_WP);
+	CHECK_EQ(get64(s->w.cpu, s->va), file_value(0));
+	put64(s->w.cpu, s->va + PAGE, 5); /* a copy already */
+	protect(s->uffd, s->va, NPAGES);
+	CHECK_EQ(protected_pages(s->w.mm, s->va), NPAGES);
+	for (unsigned i = 0; i < 8; i++) {
+		CHECK_EQ(get64(s->w.cpu, s->va + i * PAGE), i == 1 ? 5 : file_value(i));
+		CHECK(is_protected(s->w.mm, s->va + i * PAGE));
+		put64(s->w.cpu, s->va + i * PAGE, 100 + i);
+		CHECK_EQ(s->told.wp, i + 1);
+		CHECK(!is_protected(s->w.mm, s->va + i * PAGE));
+		CHECK_EQ(file_get64(f.file, i * PAGE), file_value(i));
+	}
+	put64(s->w.cpu, s->va + 10 * PAGE, 7); /* not read before */
+	CHECK_EQ(s->told.wp, 9);
+	CHECK_EQ(get64(s->w.cpu, s->va + 10 * PAGE), 7);
+	/* Dropped, with copies and without, they stay protected; so does what is cut off. */
+	protect(s->uffd, s->va, 4);
+	REQUIRE_EQ(ucow_madvise(s->w.mm, s->va, 20 * PAGE, UCOW_MADV_DONTNEED), 0);
+	CHECK(is_protected(s->w.mm, s->va) && is_protected(s->w.mm, s->va + 15 * PAGE));
+	CHECK(!is_protected(s->w.mm, s->va + 5 * PAGE));
+	CHECK_EQ(get64(s->w.cpu, s->va), file_value(0));
+	CHECK_EQ(get64(s->w.cpu, s->va + 20 * PAGE), file_value(20));
+	REQUIRE_EQ(ucow_file_truncate(f.file, 3 * PAGE), 0);
+	REQUIRE_EQ(ucow_file_truncate(f.file, NPAGES * PAGE), 0);
+	CHECK(is_protected(s->w.mm, s->va + 20 * PAGE) && !query(s->w.mm, s->va + 20 * PAGE).present);
+	check_invariants(s->w.machine);
+	put64(s->w.cpu, s->va + 20 * PAGE, 1);
+	CHECK_EQ(s->told.wp, 10);
+	file_scene_end(&f);
+}
+
+TEST(missing_pages_of_a_private_file_mapping)
+{
+	struct file_scene f;
+	struct scene *s = &f.s;
+
+	file_scene_begin(&f, true, UCOW_MAP_PRIVATE, 0, UCOW_UFFD_MISSING);
+	for (unsigned i = 0; i < NPAGES; i++) {
+		bool hole = i >= NPAGES / 2;
+
+		CHECK_EQ(get64(s->w.cpu, s->va + i * PAGE), hole ? pattern_of(s->va + i * PAGE) : file_value(i));
+		CHECK_EQ(s->told.missing, hole ? i + 1 - NPAGES / 2 : 0);
+	}
+	CHECK_EQ(file_get64(f.file, (NPAGES - 1) * PAGE), 0); /* the page is this mapping's own */
+	CHECK(query(s->w.mm, s->va + (NPAGES - 1) * PAGE).anon);
+	file_scene_end(&f);
+}
+
+TEST(minor_faults_of_a_private_file_mapping)
+{
+	struct file_scene f;
+	struct scene *s = &f.s;
+
+	file_scene_begin(&f, true, UCOW_MAP_PRIVATE, 0, UCOW_UFFD_MINOR);
+	CHECK_EQ(get64(s->w.cpu, s->va), file_value(0));
+	put64(s->w.cpu, s->va + PAGE, 9);
+	CHECK_EQ(s->told.minor, 2);
+	CHECK_EQ(get64(s->w.cpu, s->va + PAGE), 9);
+	CHECK_EQ(file_get64(f.file, PAGE), file_value(1));
+	file_scene_end(&f);
+}
+
+/* vma_can_userfault: of files that are written back only what a store lifts by itself. */
+TEST(files_are_watched_only_for_async_protection)
+{
+	struct file_scene f;
+	struct scene *s = &f.s;
+
+	file_scene_begin(&f, false, UCOW_MAP_SHARED, 0, 0);
+	CHECK_EQ(ucow_uffd_register(s->uffd, s->va, PAGE, UCOW_UFFD_MISSING, NULL), -EINVAL);
+	CHECK_EQ(ucow_uffd_register(s->uffd, s->va, PAGE, UCOW_UFFD_MINOR, NULL), -EINVAL);
+	CHECK_EQ(ucow_uffd_register(s->uffd, s->va, PAGE, UCOW_UFFD_WP, NULL), -EINVAL);
+	file_scene_end(&f);
+
+	file_scene_begin(&f, false, UCOW_MAP_SHARED, UCOW_UFFD_FEATURE_WP_ASYNC, UCOW_UFFD_WP);
+	CHECK_EQ(get64(s->w.cpu, s->va), file_value(0));
+	put64(s->w.cpu, s->va + PAGE, 1);
+	protect(s->uffd, s->va, NPAGES);
+	CHECK_EQ(protected_pages(s->w.mm, s->va), NPAGES);
+	for (unsigned i = 0; i < 4; i++)
+		put64(s->w.cpu, s->va + i * PAGE, 50 + i);
+	CHECK_EQ(protected_pages(s->w.mm, s->va), NPAGES - 4);
+	for (unsigned i = 0; i < 4; i++)
+		CHECK_EQ(file_get64(f.file, i * PAGE), 50 + i);
+	CHECK_EQ(get64(s->w.cpu, s->va + 9 * PAGE), file_value(9));
+	CHECK(is_protected(s->w.mm, s->va + 9 * PAGE));
+	file_scene_end(&f);
 }
 
 /* ---- SIGBUS ---- */
@@ -1707,6 +1836,61 @@ TEST(many_readers_and_two_handlers)
 	for (unsigned i = 0; i < HANDLERS; i++)
 		pthread_join(handlers[i], NULL);
 	scene_end(&s);
+}
+
+/* One page after another is read by one thread and supplied by another, at the same moment and once. */
+struct race {
+	struct scene s;
+	_Atomic unsigned ready, go; /* rounds */
+};
+
+static void meet(struct race *race, unsigned round)
+{
+	if (atomic_fetch_add(&race->ready, 1) + 1 == 2 * round)
+		race->go = round;
+	for (unsigned i = 0; race->go < round; i++)
+		if (i > 1000)
+			sched_yield();
+}
+
+static uint64_t page_of_round(const struct race *race, unsigned round)
+{
+	return race->s.va + round % NPAGES * PAGE;
+}
+
+enum { RACES = 5000 };
+
+static void *read_each(void *arg)
+{
+	struct race *race = arg;
+	struct ucow_cpu *cpu = cpu_on(race->s.w.mm);
+
+	for (unsigned round = 1; round <= RACES; round++) {
+		uint64_t va = page_of_round(race, round);
+
+		meet(race, round);
+		for (unsigned i = 0; i < round % 1024; i++) /* sooner or later than the other */
+			atomic_load(&race->go);
+		REQUIRE_EQ(get64(cpu, va), pattern_of(va));
+		REQUIRE_EQ(ucow_madvise(race->s.w.mm, va, PAGE, UCOW_MADV_DONTNEED), 0);
+	}
+	ucow_cpu_destroy(cpu);
+	return NULL;
+}
+
+TEST(no_answer_is_missed)
+{
+	struct race race = {.go = 0};
+	pthread_t reader;
+
+	scene_begin_queue(&race.s, UCOW_UFFD_MISSING);
+	REQUIRE_EQ(pthread_create(&reader, NULL, read_each, &race), 0);
+	for (unsigned round = 1; round <= RACES; round++) {
+		meet(&race, round);
+		supply(race.s.uffd, page_of_round(&race, round), 0);
+	}
+	pthread_join(reader, NULL);
+	scene_end(&race.s);
 }
 
 /* ---- other policies ---- */
