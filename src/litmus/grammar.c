@@ -825,18 +825,18 @@ static int file_page(struct parser *p, struct stmt *st)
 }
 
 /* The child's userfaultfd is for what the parent's is for. */
-static int childs_uffd(struct parser *p, struct stmt *st)
+static int uffd_of_child(struct parser *p, struct stmt *st)
 {
 	int err = arrow_uffd(p, st);
-	struct name *parents, *childs;
+	struct name *parent, *child;
 
 	if (err)
 		return err;
-	parents = &p->litmus->names[st->handle];
-	childs = &p->litmus->names[st->name];
-	childs->region = parents->region;
-	childs->first = parents->first;
-	childs->nhandle = parents->nhandle;
+	parent = &p->litmus->names[st->handle];
+	child = &p->litmus->names[st->name];
+	child->region = parent->region;
+	child->first = parent->first;
+	child->nhandle = parent->nhandle;
 	return 0;
 }
 
@@ -851,7 +851,7 @@ static int event(struct parser *p, struct stmt *st)
 	if (st->event == EVENT_NONE)
 		return 0;
 	if (st->event == EVENT_FORK)
-		return childs_uffd(p, st);
+		return uffd_of_child(p, st);
 	err = pages(p, st);
 	return err || st->event != EVENT_REMAP ? err : other_pages(p, st);
 }
