@@ -43,6 +43,7 @@ struct cache {
 	uint64_t nusers;              /* (K) */
 	_Atomic uint32_t openers;     /* (A) */
 	struct backing backing;       /* (C) none: memory-backed */
+	bool is_anonymous;            /* (C) never has an opener: pages stay as long as the cache does */
 	bool is_part;                 /* (C) of a host file that keeps its length */
 	unsigned readahead;           /* (C) */
 	struct errseq errors;         /* of writing and reading */
@@ -77,7 +78,8 @@ struct cache_user {
 /* ---- life ---- */
 
 /*
- * cache_create - a cache of @nbytes, with one reference. @backing, which passes to the cache, may be NULL: memory.
+ * cache_create - a cache of @nbytes, with one reference. @backing, which passes to the cache, is NULL for memory that
+ * has no opener either.
  * Returns: NULL: no memory, and @backing is the caller's still.
  */
 struct cache *cache_create(struct ucow_machine *machine, uint64_t nbytes, const struct backing *backing);

@@ -8,6 +8,7 @@
 
 #include "base/mutate.h"
 #include "cache/cache.h"
+#include "space/notifier.h"
 
 #include <ucow/file.h>
 
@@ -72,10 +73,12 @@ static int zap_user(struct cache_user *user, uint64_t first, uint64_t last, bool
 
 		if (error || !cache_vma_range(vma, first, last, &start, &end))
 			continue;
+		notify_start(mm, start, end, UCOW_NOTIFY_CLEAR);
 		if (vma_is_cow(vma) && (!copies || MUTATED(TRUNCATE_KEEPS_COPIES)))
 			error = drop_cached(mm, start, end);
 		else
 			error = zap_pages(mm, vma, start, end);
+		notify_end(mm, start, end, UCOW_NOTIFY_CLEAR);
 	}
 	return error;
 }

@@ -3,6 +3,9 @@
 #include "file_fixture.h"
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 
 enum { PAGES = 40 };
 
@@ -176,6 +179,46 @@ TEST(no_way_leads_around_the_first_store)
 		CHECK(!query(m.w.mm, m.va).writable);
 		CHECK_EQ(dirty(&m), 0);
 	}
+	mapped_close(&m);
+}
+
+struct spanning {
+	struct mapped *m;
+	_Atomic bool inside;
+};
+
+/* Stores, by a pointer that was got before, some time after writeback has begun; whether it has is not asked. */
+static void *store_late(void *arg)
+{
+	struct spanning *spanning = arg;
+	struct ucow_cpu *cpu = cpu_on(spanning->m->w.mm);
+	void *word;
+
+	REQUIRE_EQ(ucow_span_begin(cpu, spanning->m->va, 8, true, &word), 0);
+	atomic_store(&spanning->inside, true);
+	usleep(100000);
+	__atomic_store_n((uint64_t *)word, 2, __ATOMIC_RELAXED);
+	ucow_span_end(cpu);
+	ucow_cpu_destroy(cpu);
+	return NULL;
+}
+
+/* Rule 10: whoever has the right to store when the entries lose it is waited for. */
+TEST(a_store_that_is_under_way_is_in_what_is_written)
+{
+	struct mapped m = mapped_open();
+	struct spanning spanning = {.m = &m};
+	pthread_t thread;
+
+	put64(m.w.cpu, m.va, 1);
+	REQUIRE_EQ(pthread_create(&thread, NULL, store_late, &spanning), 0);
+	while (!atomic_load(&spanning.inside))
+		sched_yield();
+	CHECK_EQ(ucow_file_sync(m.file), 0);
+	REQUIRE_EQ(pthread_join(thread, NULL), 0);
+	CHECK(dirty(&m) || host64(m.fd, 0) == 2);
+	CHECK_EQ(ucow_file_sync(m.file), 0);
+	CHECK_EQ(host64(m.fd, 0), 2);
 	mapped_close(&m);
 }
 
