@@ -78,13 +78,14 @@ static bool is_free(const volatile void *held, uintptr_t unused)
 	return !*(const volatile uint32_t *)held;
 }
 
-/* Lanes meet outside of the engine only in tests with locks or files; in the others that is no choice. */
+/* Lanes meet outside of the engine only in tests with locks, files or userfaultfds; in the others that is no choice. */
 static bool lanes_meet(void)
 {
 	const struct litmus *litmus = run.litmus;
 
 	for (size_t i = 0; i < litmus->nnames; i++)
-		if (litmus->names[i].kind == NAME_LOCK || litmus->names[i].kind == NAME_FILE)
+		if (litmus->names[i].kind == NAME_LOCK || litmus->names[i].kind == NAME_FILE ||
+		    litmus->names[i].kind == NAME_UFFD)
 			return true;
 	return false;
 }
