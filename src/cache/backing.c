@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Reading and writing the host file behind a cache, by preadv and pwritev of whole runs. */
-#include "cache/backing.h"
+#include "cache/backing_ring.h"
 
 #include "base/host.h"
 
@@ -84,6 +84,7 @@ int backing_punch(const struct backing *backing, uint64_t from, uint64_t to)
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -100,25 +101,50 @@ static int check_kind(int fd)
 	return S_ISREG(status.st_mode) || S_ISBLK(status.st_mode) ? 0 : -EINVAL;
 }
 
+/*
+ * Long runs need no copy in the host's page cache: it would take as long as the medium does. A descriptor of our own
+ * for that, since flags and position of @fd are the caller's too; where there is none the other serves for all.
+ */
+static int reopen_direct(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	char path[40];
+
+	if (flags < 0)
+		return -1;
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, (flags & (O_ACCMODE | O_SYNC | O_DSYNC)) | O_DIRECT | O_CLOEXEC);
+}
+
 int backing_open(struct backing *backing, struct inject *inject, int fd, uint64_t offset)
 {
 	int error;
 
-	*backing = (struct backing){.fd = -1, .offset = offset, .inject = inject};
+	*backing = (struct backing){.fd = -1, .direct = -1, .offset = offset, .inject = inject};
 	if (fd < 0)
 		return 0;
 	error = offset & ~UCOW_PAGE_MASK ? -EINVAL : check_kind(fd);
 	if (error)
 		return error;
 	backing->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	return backing->fd < 0 ? -errno : 0;
+	if (backing->fd < 0)
+		return -errno;
+	backing->direct = reopen_direct(backing->fd);
+	if (backing->direct >= 0)
+		backing->ring = backing_ring_open(backing->direct);
+	return 0;
 }
 
 void backing_close(struct backing *backing)
 {
+	if (backing->ring)
+		backing_ring_close(backing->ring);
+	if (backing->direct >= 0)
+		close(backing->direct);
 	if (backing->fd >= 0)
 		close(backing->fd);
-	backing->fd = -1;
+	backing->fd = backing->direct = -1;
+	backing->ring = NULL;
 }
 
 int backing_size(const struct backing *backing, uint64_t *nbytes)
@@ -180,12 +206,27 @@ static void fill_zeros(void *const *bytes, unsigned first, unsigned n, size_t nb
 		memset((char *)bytes[i] + nbytes, 0, UCOW_PAGE_SIZE - nbytes);
 }
 
+/* Whether there is nothing but a hole, or the end: reading that would fill the host's page cache with zeros. */
+static bool is_hole(const struct backing *backing, uint64_t index, unsigned n)
+{
+	off_t data;
+
+	if (backing->direct < 0)
+		return false;
+	data = lseek(backing->direct, offset_of(backing, index), SEEK_DATA);
+	return data < 0 ? errno == ENXIO : data >= offset_of(backing, index + n);
+}
+
 /* A transfer may end within a page because the file does, or for no reason: only the next one tells. */
 int backing_read(const struct backing *backing, uint64_t index, void *const *bytes, unsigned n, unsigned *nread)
 {
 	size_t tail = 0; /* bytes of page *nread that are there already */
 
 	*nread = 0;
+	if (is_hole(backing, index, n) && !inject_fails(backing->inject, UCOW_INJECT_READ)) {
+		fill_zeros(bytes, 0, n, 0);
+		*nread = n;
+	}
 	while (*nread < n) {
 		ssize_t nbytes = read_once(backing, index, bytes, *nread, n);
 
@@ -237,6 +278,65 @@ static unsigned pages_written(uint64_t index, unsigned first, unsigned n, uint64
 	return first;
 }
 
+/* Whole pages, in chunks that are written side by side; neighbours in memory are one piece within a chunk. */
+static void cut(struct backing_chunks *chunks, const void *const *bytes, unsigned n)
+{
+	struct run run = {0};
+
+	for (unsigned i = 0; i < n; i++) {
+		struct backing_chunk *chunk = &chunks->chunks[i / BACKING_CHUNK];
+
+		if (i % BACKING_CHUNK == 0) {
+			chunks->n++;
+			chunk->pieces = chunks->pieces + i;
+			run.npieces = 0;
+		}
+		run_add(&run, (void *)(uintptr_t)bytes[i], UCOW_PAGE_SIZE);
+		chunk->npieces = run.npieces;
+		chunk->pieces[run.npieces - 1] = run.pieces[run.npieces - 1];
+		chunk->nbytes = (size_t)(i % BACKING_CHUNK + 1) << UCOW_PAGE_SHIFT;
+	}
+}
+
+static bool is_aligned(const void *const *bytes, unsigned n)
+{
+	uintptr_t all = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		all |= (uintptr_t)bytes[i];
+	return !(all & ~UCOW_PAGE_MASK);
+}
+
+/* Blocks for all of the run at once: writes into holes would each take theirs, one after the other. */
+static void fill_holes(const struct backing *backing, uint64_t index, unsigned n)
+{
+	off_t start = offset_of(backing, index), end = offset_of(backing, index + n);
+	off_t hole = lseek(backing->direct, start, SEEK_HOLE);
+
+	if (hole >= 0 && hole < end)
+		(void)fallocate(backing->direct, FALLOC_FL_KEEP_SIZE, hole, end - hole);
+}
+
+/*
+ * What of a run can go without the host's page cache. Returns: so many pages are in the file; the rest, whatever the
+ * reason, is written with it, which also tells what is wrong.
+ */
+static unsigned write_direct(const struct backing *backing, uint64_t index, const void *const *bytes, unsigned n,
+			     uint64_t size)
+{
+	struct backing_chunks chunks;
+
+	if (!backing->ring || n < BACKING_DIRECT || !is_aligned(bytes, n))
+		return 0;
+	if (inject_fails(backing->inject, UCOW_INJECT_WRITE))
+		return 0;
+	n -= bytes_within(index + n - 1, size) < UCOW_PAGE_SIZE;
+	fill_holes(backing, index, n);
+	chunks.n = 0;
+	cut(&chunks, bytes, n);
+	return backing_ring_write(backing->ring, &chunks, offset_of(backing, index)) ? n : 0;
+}
+
 int backing_write(const struct backing *backing, uint64_t index, const void *const *bytes, unsigned n, uint64_t size,
 		  unsigned *nwritten)
 {
@@ -244,7 +344,7 @@ int backing_write(const struct backing *backing, uint64_t index, const void *con
 
 	while (inside && !bytes_within(index + inside - 1, size))
 		inside--;
-	*nwritten = 0;
+	*nwritten = write_direct(backing, index, bytes, inside, size);
 	while (*nwritten < inside) {
 		ssize_t nbytes = write_once(backing, index, bytes, *nwritten, inside, size);
 		unsigned before = *nwritten;

@@ -11,11 +11,14 @@
 #define BACKING_RUN            1024 /* pages that go in one request at most */
 #define BACKING_EXPLORED_PAGES 16   /* of the stand-in */
 
+struct backing_ring;
 struct backing {
-	int fd;                /* (C) a duplicate of our own; -1: none */
-	uint64_t offset;       /* (C) where in the file page 0 begins */
-	struct inject *inject; /* (C) the machine's */
-	char *explored;        /* (C) the stand-in */
+	int direct; /* (C) the same file without the host's page cache, by a description of our own; -1: none */
+	struct backing_ring *ring; /* (C) long runs go through it; NULL: none */
+	int fd;                    /* (C) a duplicate of our own; -1: none */
+	uint64_t offset;           /* (C) where in the file page 0 begins */
+	struct inject *inject;     /* (C) the machine's */
+	char *explored;            /* (C) the stand-in */
 };
 
 /*

@@ -114,7 +114,7 @@ static void copies_prepare(struct batch *batch, char *spare)
 	char *made = NULL;
 
 	if (wanted && !inject_fails(&batch->cache->machine->inject, UCOW_INJECT_OTHER))
-		made = host_alloc((size_t)wanted << UCOW_PAGE_SHIFT);
+		made = host_map((size_t)wanted << UCOW_PAGE_SHIFT); /* aligned, as a long run wants */
 	batch->copies = made ? made : spare;
 	batch->room = made ? wanted : 1;
 }
@@ -205,7 +205,7 @@ static void write_all(struct batch *batch)
 	while (from < batch->n)
 		from = write_run(batch, from, run_end(batch, from));
 	if (batch->copies != spare)
-		host_free(batch->copies);
+		host_unmap(batch->copies, (size_t)batch->room << UCOW_PAGE_SHIFT);
 }
 
 static void write_batch(struct batch *batch)

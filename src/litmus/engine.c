@@ -96,7 +96,9 @@ int engine_access_outcome(int error)
 
 /* ---- what is built ---- */
 
-#define SUPPORTED_NEEDS (NEED_RO_LONGTERM | NEED_DIRECT_IO | NEED_SNAPSHOT | NEED_SWAP | NEED_KSM | NEED_CGROUP)
+#define SUPPORTED_NEEDS                                                                                       \
+	(NEED_RO_LONGTERM | NEED_DIRECT_IO | NEED_SNAPSHOT | NEED_SWAP | NEED_KSM | NEED_CGROUP | NEED_UFFD | \
+	 NEED_SOFT_DIRTY | NEED_FILE)
 
 /* Statements without an entry are not built yet. */
 static engine_run *const statements[STMT_KIND_COUNT] = {
@@ -123,7 +125,11 @@ static engine_run *const statements[STMT_KIND_COUNT] = {
 	[STMT_REMOTE_WRITE] = engine_remote_write,
 	[STMT_FILE] = engine_define_file,
 	[STMT_SYNC] = engine_sync,
+	[STMT_MSYNC] = engine_msync,
 	[STMT_TRUNCATE] = engine_truncate,
+	[STMT_PUNCH] = engine_punch,
+	[STMT_STORE] = engine_store,
+	[STMT_DROP] = engine_drop,
 	[STMT_NUMA_HINT] = engine_numa_hint,
 	[STMT_KSM_MERGE] = engine_ksm_merge,
 	[STMT_RECLAIM] = engine_reclaim,
@@ -135,9 +141,27 @@ static engine_run *const statements[STMT_KIND_COUNT] = {
 	[STMT_INJECT_WRITE] = engine_inject_io,
 	[STMT_LOCK] = engine_lock,
 	[STMT_UNLOCK] = engine_unlock,
+	[STMT_UFFD] = engine_uffd,
+	[STMT_UFFD_PROTECT] = engine_uffd_operate,
+	[STMT_UFFD_UNPROTECT] = engine_uffd_operate,
+	[STMT_UFFD_COPY] = engine_uffd_operate,
+	[STMT_UFFD_ZEROPAGE] = engine_uffd_operate,
+	[STMT_UFFD_CONTINUE] = engine_uffd_operate,
+	[STMT_UFFD_MOVE] = engine_uffd_operate,
+	[STMT_UFFD_POISON] = engine_uffd_operate,
+	[STMT_UFFD_WAKE] = engine_uffd_operate,
+	[STMT_UFFD_REGISTER] = engine_uffd_operate,
+	[STMT_UFFD_UNREGISTER] = engine_uffd_operate,
+	[STMT_UFFD_CLOSE] = engine_uffd_close,
+	[STMT_CLEAR_SOFT_DIRTY] = engine_clear_soft_dirty,
+	[STMT_MLOCK] = engine_mlock,
+	[STMT_MUNLOCK] = engine_mlock,
+	[STMT_SCAN] = engine_scan,
+	[STMT_CHECK_EVENT] = engine_check_event,
 	[STMT_CHECK_READS] = engine_check_reads,
 	[STMT_CHECK_HANDLE_READS] = engine_check_handle_reads,
 	[STMT_CHECK_FILE_READS] = engine_check_file_reads,
+	[STMT_CHECK_FILE_HOLDS] = engine_check_file_holds,
 	[STMT_CHECK_PAGES] = engine_check_pages,
 	[STMT_CHECK_FLAG] = engine_check_flag,
 	[STMT_CHECK_SAME] = engine_check_same,
@@ -160,7 +184,7 @@ static bool stmt_unsupported(const struct stmt *stmt, char *why, size_t size)
 		snprintf(why, size, "engine: `%s` not built yet", litmus_stmt_name(stmt->kind));
 	else if (stmt->kind == STMT_ADVISE && !engine_advice(stmt->advice, &word))
 		snprintf(why, size, "engine: line %u: this advice is not built yet", stmt->loc.line);
-	else if (stmt->kind == STMT_MAP && (stmt->file >= 0 || stmt->options & (MAP_OPT_HUGE | MAP_OPT_HUGETLB)))
+	else if (stmt->kind == STMT_MAP && stmt->options & (MAP_OPT_HUGE | MAP_OPT_HUGETLB))
 		snprintf(why, size, "engine: line %u: this mapping is not built yet", stmt->loc.line);
 	else
 		return false;
@@ -206,8 +230,14 @@ void engine_release_all(struct engine *engine)
 		if (is_handle(litmus->names[i].kind))
 			engine_drop_handle(litmus->names[i].kind, &engine->objects[i].handle, false);
 	for (size_t i = 0; i < litmus->nnames; i++)
+		if (litmus->names[i].kind == NAME_UFFD)
+			engine_drop_uffd(&engine->objects[i].uffd);
+	for (size_t i = 0; i < litmus->nnames; i++)
 		if (litmus->names[i].kind == NAME_PROCESS)
 			engine_exit_process(engine, (int)i);
+	for (size_t i = 0; i < litmus->nnames; i++)
+		if (litmus->names[i].kind == NAME_FILE)
+			engine_drop_file(&engine->objects[i].file);
 }
 
 void engine_free(struct engine *engine)
@@ -218,7 +248,7 @@ void engine_free(struct engine *engine)
 		if (is_handle(litmus->names[i].kind))
 			free(engine->objects[i].handle.bytes);
 		else if (litmus->names[i].kind == NAME_FILE)
-			free(engine->objects[i].file.bytes);
+			engine_drop_file(&engine->objects[i].file);
 	}
 	free(engine->objects);
 	free(engine->cpus);

@@ -31,8 +31,19 @@ struct engine_process {
 };
 
 struct engine_file {
-	unsigned char *bytes;
+	unsigned char *bytes; /* an array, where the test maps no file */
 	uint64_t npages;
+	struct ucow_file *file; /* or one of the engine's, in front of: */
+	int fd;                 /* a host file; -1: nothing */
+};
+
+/* A userfaultfd and its events so far (engine_uffd.c). (L): engine_lock_shared. */
+struct engine_uffd {
+	enum handle_state state;         /* (L) */
+	struct ucow_uffd *uffd;          /* (L) */
+	unsigned users;                  /* (L) statements under way: it is not closed meanwhile */
+	struct ucow_uffd_msg events[32]; /* (L) */
+	unsigned nevents, taken;         /* (L) the latter were looked at */
 };
 
 /* What stands behind names[i] of the test; which member, the name's kind says. */
@@ -40,6 +51,7 @@ union engine_object {
 	struct engine_process process;
 	struct engine_handle handle;
 	struct engine_file file;
+	struct engine_uffd uffd;
 	struct ucow_memcg *group; /* NULL: not made yet */
 	uint64_t va;              /* regions; 0: not mapped yet */
 };
@@ -122,20 +134,35 @@ int engine_outcome(int error);
 /* engine_access_outcome - the same for loads and stores: signals. */
 int engine_access_outcome(int error);
 
-/* ---- statements, by theme: engine_space.c, engine_device.c, engine_pressure.c, engine_check.c ---- */
+/* ---- statements, by theme: engine_space.c, engine_device.c, engine_file.c, engine_pressure.c, engine_track.c,
+ * engine_uffd.c, engine_check.c ---- */
 
 typedef int engine_run(struct engine *engine, const struct stmt *stmt);
 
 engine_run engine_map, engine_unmap, engine_protect, engine_move, engine_advise, engine_write, engine_read, engine_fork,
 	engine_snapshot, engine_exit, engine_numa_hint, engine_inject;
 engine_run engine_pin, engine_get, engine_device_write, engine_unpin, engine_put, engine_splice, engine_direct_out,
-	engine_direct_in, engine_poke, engine_remote_write, engine_define_file, engine_sync, engine_truncate,
-	engine_lock, engine_unlock;
+	engine_direct_in, engine_poke, engine_remote_write, engine_define_file, engine_sync, engine_msync,
+	engine_truncate, engine_punch, engine_store, engine_drop, engine_lock, engine_unlock;
 engine_run engine_reclaim, engine_swapoff, engine_ksm_merge, engine_cgroup, engine_join, engine_inject_io;
-engine_run engine_peek, engine_check_reads, engine_check_handle_reads, engine_check_file_reads, engine_check_pages,
-	engine_check_flag, engine_check_same, engine_check_mapcount, engine_check_rss, engine_check_count,
-	engine_check_usage;
+engine_run engine_peek, engine_check_reads, engine_check_handle_reads, engine_check_file_reads, engine_check_file_holds,
+	engine_check_pages, engine_check_flag, engine_check_same, engine_check_mapcount, engine_check_rss,
+	engine_check_count, engine_check_usage;
 
+engine_run engine_clear_soft_dirty, engine_mlock, engine_scan;
+engine_run engine_uffd, engine_uffd_operate, engine_uffd_close, engine_check_event;
+
+/* engine_map_file - what engine_map does where it maps a file. Returns: 0; -errno. */
+int engine_map_file(struct engine *engine, const struct stmt *stmt, struct ucow_mm *mm, unsigned prot, unsigned flags);
+/* engine_drop_file - close it; what is mapped is unmapped already. */
+void engine_drop_file(struct engine_file *file);
+/* engine_extend_file - make room for a direct-out. Returns: whether there is. engine_transfer - do a direct-*. */
+bool engine_extend_file(struct engine *engine, const struct stmt *stmt);
+void engine_transfer(struct engine *engine, const struct stmt *stmt, struct ucow_page **pages, bool to_file);
+/* engine_drop_uffd - close it, if it is open. */
+void engine_drop_uffd(struct engine_uffd *uffd);
+/* engine_abandon_uffds - the lanes are decided: nobody waits for a userfaultfd any more. */
+void engine_abandon_uffds(struct engine *engine);
 /* engine_begin_pressure - the swap device and the merging that the test asks for. Returns: as engine_begin. */
 bool engine_begin_pressure(struct engine *engine);
 /* engine_left_behind - called by engine_settle for whatever is not given back: what was seen, in words. */
@@ -182,6 +209,8 @@ void engine_lane_cancel(struct engine *engine, unsigned lane);
  * will); ECANCELED (the run is decided).
  */
 int engine_wait_page(struct engine *engine, struct ucow_page *page);
+/* engine_is_decided - whether the lanes of the block that runs stop before their next statements. */
+bool engine_is_decided(const struct engine *engine);
 /* engine_random - the next number. */
 uint64_t engine_random(uint64_t *state);
 
@@ -209,6 +238,10 @@ void engine_pause(struct engine *engine);
 /* engine_current - what engine_set_current was last called with in this thread. */
 struct engine *engine_current(void);
 void engine_set_current(struct engine *engine);
+/* engine_host_file - a host file without a name, all zeros. Returns: a descriptor; -1, and errno. */
+int engine_host_file(uint64_t nbytes);
+/* engine_host_read - what it holds. Returns: how many bytes; -errno. */
+long engine_host_read(int fd, void *bytes, size_t nbytes, uint64_t offset);
 /* engine_store_bytes, engine_load_bytes - to and from a page as a device does: others may use it at the same time. */
 void engine_store_bytes(void *page, const void *bytes, size_t nbytes);
 void engine_load_bytes(void *bytes, const void *page, size_t nbytes);

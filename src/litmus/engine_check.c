@@ -120,22 +120,6 @@ int engine_check_handle_reads(struct engine *engine, const struct stmt *stmt)
 	return 0;
 }
 
-int engine_check_file_reads(struct engine *engine, const struct stmt *stmt)
-{
-	const struct engine_file *file = &engine->objects[stmt->file].file;
-	uint64_t start = stmt->file_page * UCOW_PAGE_SIZE, end;
-	size_t nbytes = judge_wanted(stmt, 0, UCOW_PAGE_SIZE);
-
-	engine_lock_shared();
-	end = file->npages * UCOW_PAGE_SIZE;
-	if (start + nbytes > end)
-		run_result_break(engine->result, stmt, "the end of the file");
-	else
-		compare(engine, stmt, "", file->bytes + start, nbytes);
-	engine_unlock_shared();
-	return 0;
-}
-
 /* ---- numbers ---- */
 
 static void compare_number(struct engine *engine, const struct stmt *stmt, const char *label, uint64_t value)
@@ -261,6 +245,16 @@ static bool flag_is_set(const struct ucow_entry_info *info, enum litmus_flag fla
 	return false;
 }
 
+/* A page reports soft-dirty for its entry or for its mapping (semantics.md B.7): pagemap knows both. */
+static void query(struct ucow_mm *mm, uint64_t va, struct ucow_entry_info *info)
+{
+	uint64_t word;
+
+	ucow_query(mm, va, info);
+	if (!ucow_pagemap(mm, va, 1, &word))
+		info->soft_dirty = word & UCOW_PM_SOFT_DIRTY;
+}
+
 int engine_check_flag(struct engine *engine, const struct stmt *stmt)
 {
 	struct engine_process *process = engine_process(engine, stmt, stmt->proc);
@@ -268,7 +262,7 @@ int engine_check_flag(struct engine *engine, const struct stmt *stmt)
 	char label[64];
 
 	for (uint64_t i = 0; process && i < stmt->place.npages; i++) {
-		ucow_query(process->mm, engine_va(engine, &stmt->place, i), &info);
+		query(process->mm, engine_va(engine, &stmt->place, i), &info);
 		if (flag_is_set(&info, stmt->flag) != stmt->negated)
 			continue;
 		label_page(label, engine, &stmt->place, i);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Statements of everybody who reaches memory past the page tables: devices with pins and gets, pipes, O_DIRECT, other
- * processes, and scanners that lock pages. Files are arrays of this program: only the memory side is the engine's.
+ * processes, and scanners that lock pages.
  */
 #include "engine.h"
 
@@ -275,98 +275,22 @@ int engine_remote_write(struct engine *engine, const struct stmt *stmt)
 	return store_remote(engine, stmt, remote_write_page);
 }
 
-/* ---- files and O_DIRECT ---- */
-
-/* With the lock held: the array may move. */
-static bool resize_file(struct engine *engine, const struct stmt *stmt, struct engine_file *file, uint64_t npages)
-{
-	unsigned char *bytes = realloc(file->bytes, npages ? npages * UCOW_PAGE_SIZE : 1);
-
-	if (!bytes) {
-		run_result_error(engine->result, stmt, "out of memory");
-		return false;
-	}
-	if (npages > file->npages)
-		memset(bytes + file->npages * UCOW_PAGE_SIZE, 0, (npages - file->npages) * UCOW_PAGE_SIZE);
-	file->bytes = bytes;
-	file->npages = npages;
-	return true;
-}
-
-int engine_define_file(struct engine *engine, const struct stmt *stmt)
-{
-	struct engine_file *file = &engine->objects[stmt->name].file;
-	const struct text *text = stmt->ntexts ? &stmt->texts[0] : NULL;
-	uint64_t npages = engine->litmus->names[stmt->name].npages;
-
-	if (!resize_file(engine, stmt, file, npages))
-		return 0;
-	for (uint64_t i = 0; text && i < npages; i++)
-		memcpy(file->bytes + i * UCOW_PAGE_SIZE, text->bytes, text->nbytes);
-	return 0;
-}
-
-/* There is no cache in front of the array: everything is written back already. */
-int engine_sync(struct engine *engine, const struct stmt *stmt)
-{
-	(void)engine;
-	(void)stmt;
-	return 0;
-}
-
-int engine_truncate(struct engine *engine, const struct stmt *stmt)
-{
-	engine_lock_shared();
-	resize_file(engine, stmt, &engine->objects[stmt->file].file, stmt->count);
-	engine_unlock_shared();
-	return 0;
-}
-
-/* Between the held pages of a direct-* and its file, beginning at the place's offset into the first page. */
-static void transfer(const struct stmt *stmt, const struct engine_file *file, struct ucow_page **pages, bool to_file)
-{
-	uint64_t offset = stmt->place.offset;
-
-	engine_lock_shared();
-	for (uint64_t i = 0; i < stmt->place.npages; i++) {
-		unsigned char *memory = (unsigned char *)ucow_page_address(pages[i]) + offset;
-		unsigned char *bytes = file->bytes + (stmt->file_page + i) * UCOW_PAGE_SIZE + offset;
-
-		if (stmt->file_page + i >= file->npages)
-			break; /* a read stops at the end of the file */
-		if (to_file)
-			engine_load_bytes(bytes, memory, UCOW_PAGE_SIZE - offset);
-		else
-			engine_store_bytes(memory, bytes, UCOW_PAGE_SIZE - offset);
-	}
-	engine_unlock_shared();
-}
-
-static bool extend_file(struct engine *engine, const struct stmt *stmt, struct engine_file *file, uint64_t npages)
-{
-	bool enough;
-
-	engine_lock_shared();
-	enough = npages <= file->npages || resize_file(engine, stmt, file, npages);
-	engine_unlock_shared();
-	return enough;
-}
+/* ---- O_DIRECT ---- */
 
 /* O_DIRECT pins for as long as the transfer takes; what it cannot pin whole it refuses. */
 static int direct(struct engine *engine, const struct stmt *stmt, bool to_file)
 {
 	struct ucow_cpu *cpu = engine_cpu(engine, stmt, stmt->proc);
-	struct engine_file *file = &engine->objects[stmt->file].file;
 	uint64_t npages = stmt->place.npages;
 	struct ucow_page **pages = cpu ? alloc_pages(engine, stmt, npages) : NULL;
-	bool ready = pages && (!to_file || extend_file(engine, stmt, file, stmt->file_page + npages));
+	bool ready = pages && (!to_file || engine_extend_file(engine, stmt));
 	long taken = 0;
 
 	if (ready)
 		taken = ucow_pin_user_pages_fast(cpu, engine_va_start(engine, &stmt->place), npages,
 						 to_file ? 0 : UCOW_FOLL_WRITE, pages);
 	if (taken == (long)npages)
-		transfer(stmt, file, pages, to_file);
+		engine_transfer(engine, stmt, pages, to_file);
 	if (taken > 0)
 		release_pages(NAME_PIN, pages, (size_t)taken, !to_file);
 	free(pages);

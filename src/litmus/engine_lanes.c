@@ -71,6 +71,11 @@ static bool is_decided(const struct engine_block *block)
 	return __atomic_load_n(&block->decided, __ATOMIC_RELAXED);
 }
 
+bool engine_is_decided(const struct engine *engine)
+{
+	return engine->block && is_decided(engine->block);
+}
+
 /* Whoever holds it and is no statement of the test is a fault in another lane, which will soon be done. */
 int engine_wait_page(struct engine *engine, struct ucow_page *page)
 {
@@ -117,6 +122,8 @@ static void finish_lane(struct engine_block *block, struct engine_lane *lane)
 		__atomic_store_n(&block->decided, true, __ATOMIC_RELAXED);
 	engine_wake();
 	engine_unlock_shared();
+	if (lane->result.verdict != VERDICT_PASS)
+		engine_abandon_uffds(&lane->view);
 }
 
 void engine_lane_run(struct engine *engine, unsigned number)
@@ -193,6 +200,7 @@ static bool ends_handle(const struct engine *engine, const struct stmt *stmt, in
 	case STMT_UNPIN:
 	case STMT_PUT:
 	case STMT_UNLOCK:
+	case STMT_UFFD_CLOSE:
 		return true;
 	case STMT_CHECK_HANDLE_READS:
 		return engine->litmus->names[stmt->handle].kind == NAME_PIPE;

@@ -64,6 +64,9 @@ int engine_map(struct engine *engine, const struct stmt *stmt)
 		return ENOMEM;
 	if (stmt->options & MAP_OPT_POPULATE)
 		flags |= UCOW_MAP_POPULATE;
+	if (stmt->file >= 0)
+		return engine_outcome(engine_map_file(engine, stmt, process->mm, prot_bits(stmt->prot),
+						      flags | UCOW_MAP_FIXED_NOREPLACE));
 	return engine_outcome(ucow_mmap(process->mm, engine->objects[stmt->name].va, stmt->count * UCOW_PAGE_SIZE,
 					prot_bits(stmt->prot), flags | UCOW_MAP_FIXED_NOREPLACE, &mapped));
 }
@@ -96,9 +99,10 @@ int engine_move(struct engine *engine, const struct stmt *stmt)
 		return 0;
 	if (engine_place_region(engine, stmt))
 		return ENOMEM;
-	return engine_outcome(ucow_mremap(process->mm, engine_va_start(engine, &stmt->place), nbytes, nbytes,
-					  UCOW_MREMAP_MAYMOVE | UCOW_MREMAP_FIXED, engine->objects[stmt->name].va,
-					  &moved));
+	return engine_outcome(
+		ucow_mremap(process->mm, engine_va_start(engine, &stmt->place), nbytes, nbytes,
+			    UCOW_MREMAP_MAYMOVE | UCOW_MREMAP_FIXED | (stmt->options & 1 ? UCOW_MREMAP_DONTUNMAP : 0),
+			    engine->objects[stmt->name].va, &moved));
 }
 
 bool engine_advice(enum litmus_advice advice, enum ucow_advice *word)

@@ -10,6 +10,8 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 /* ---- lock and waiting ---- */
 
@@ -115,6 +117,27 @@ void engine_load_bytes(void *bytes, const void *page, size_t nbytes)
 		else
 			LOAD_AS(uint8_t);
 	}
+}
+
+/* ---- host files ---- */
+
+int engine_host_file(uint64_t nbytes)
+{
+	int fd = memfd_create("ucow", MFD_CLOEXEC), error;
+
+	if (fd < 0 || !ftruncate(fd, (off_t)nbytes))
+		return fd;
+	error = errno;
+	close(fd);
+	errno = error;
+	return -1;
+}
+
+long engine_host_read(int fd, void *bytes, size_t nbytes, uint64_t offset)
+{
+	ssize_t got = pread(fd, bytes, nbytes, (off_t)offset);
+
+	return got < 0 ? -errno : got;
 }
 
 /* ---- starting lanes ---- */
