@@ -2,12 +2,16 @@
 /* Walks from the pages of a cache to their entries: space by space, mapping by mapping, leaf by leaf. */
 #include "cache/walk.h"
 
+#include "space/notifier.h"
+
 struct cache_walk {
 	struct ucow_page *const *pages;
 	unsigned n;
+	bool shared_only;
+	enum ucow_notify_reason reason;
 	bool (*visit)(void *arg, const struct cache_entry *entry);
 	void *arg;
-	uint64_t low, high; /* addresses of the space at work on that were changed lie in [low, high) */
+	uint64_t low, high; /* of the mapping at work on, what was changed lies in [low, high) */
 	bool changed;
 };
 
@@ -70,42 +74,60 @@ static unsigned visit_leaf(struct cache_walk *walk, struct ucow_mm *mm, const st
 	return entry.i;
 }
 
+/*
+ * Who follows the space is told, and then cpus are waited for at once; without a follower that is left to the caller,
+ * for all spaces together. Requires: the space's mmap lock, exclusively.
+ */
 static void visit_mapping(struct cache_walk *walk, struct ucow_mm *mm, const struct vma *vma)
 {
 	unsigned i = first_page(walk, vma->pgoff);
 	unsigned end = first_page(walk, vma->pgoff + ((vma->end - vma->start) >> UCOW_PAGE_SHIFT));
+	uint64_t from, to;
 
-	while (i < end)
-		i = visit_leaf(walk, mm, vma, i, end);
-}
-
-static void visit_space(struct cache_walk *walk, struct cache_user *user, bool shared_only)
-{
-	struct ucow_mm *mm = user->mm;
-
+	if (i == end)
+		return;
+	from = address_of(vma, walk->pages[i]);
+	to = address_of(vma, walk->pages[end - 1]) + UCOW_PAGE_SIZE;
 	walk->low = UINT64_MAX;
 	walk->high = 0;
-	rwlock_write_lock(&mm->mmap_lock);
+	notify_start(mm, from, to, walk->reason);
+	while (i < end)
+		i = visit_leaf(walk, mm, vma, i, end);
+	if (walk->low < walk->high) {
+		tlb_invalidate(&mm->pt.generations, walk->low, walk->high);
+		walk->changed = true;
+		if (unlikely(mm->notifiers))
+			tlb_shootdown(&mm->pt);
+	}
+	notify_end(mm, from, to, walk->reason);
+}
+
+static void visit_space(struct cache_walk *walk, struct cache_user *user)
+{
+	rwlock_write_lock(&user->mm->mmap_lock);
 	CACHE_FOR_EACH_MAPPING(link, user)
 	{
 		const struct vma *vma = cache_mapping(link);
 
-		if (!shared_only || !vma_is_cow(vma))
-			visit_mapping(walk, mm, vma);
+		if (!walk->shared_only || !vma_is_cow(vma))
+			visit_mapping(walk, user->mm, vma);
 	}
-	if (walk->low < walk->high) {
-		tlb_invalidate(&mm->pt.generations, walk->low, walk->high);
-		walk->changed = true;
-	}
-	rwlock_write_unlock(&mm->mmap_lock);
+	rwlock_write_unlock(&user->mm->mmap_lock);
 }
 
 bool cache_walk(struct cache *cache, struct ucow_page *const *pages, unsigned n, bool shared_only,
 		bool (*visit)(void *arg, const struct cache_entry *entry), void *arg)
 {
-	struct cache_walk walk = {.pages = pages, .n = n, .visit = visit, .arg = arg};
+	struct cache_walk walk = {
+		.pages = pages,
+		.n = n,
+		.shared_only = shared_only,
+		.reason = shared_only ? UCOW_NOTIFY_PROTECT : UCOW_NOTIFY_CLEAR,
+		.visit = visit,
+		.arg = arg,
+	};
 
 	for (struct cache_user *user = cache_next_user(cache, NULL); user; user = cache_next_user(cache, user))
-		visit_space(&walk, user, shared_only);
+		visit_space(&walk, user);
 	return walk.changed;
 }

@@ -16,10 +16,10 @@ struct cache_entry {
 };
 
 /*
- * cache_walk - call @visit for each entry that shows one of @pages, which are in order; with @shared_only none of
- * private mappings. It may take rights, or the page, from the entry by leaf_set, in place for all who share the leaf:
- * they map the same pages there, and each is visited [rule 6]. Returns whether it did; then translations of the space
- * made before are void. The caller waits for those who use one (epoch_quiesce).
+ * cache_walk - call @visit for each entry that shows one of @pages, which are in order; with @shared_only, for who
+ * takes rights alone, none of private mappings. It may take rights, or the page, from the entry by leaf_set, in place
+ * for all who share the leaf: they map the same pages there, and each is visited [rule 6]. Returns whether it did; then
+ * translations of the space made before are void. The caller waits for those who use one (epoch_quiesce).
  *
  * A space is visited under its mmap lock, exclusively: no copy of a shared leaf is under way then that would keep what
  * the entry said before. One that is made meanwhile by a fork is visited after its parent.
