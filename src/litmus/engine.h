@@ -79,7 +79,8 @@ struct engine {
 	unsigned lane;                   /* 0 in the main thread */
 	struct ucow_page *met; /* page whose lock, held by somebody else, the running statement met; or NULL */
 	uint64_t stored;       /* pages that the running statement has stored to, should it begin again */
-	bool check_always;     /* run the invariant checkers after every statement */
+	uint64_t *found;   /* NULL, or where bits of the pages of its place go that a scan finds, judged by others */
+	bool check_always; /* run the invariant checkers after every statement */
 };
 
 /* engine_run_here - run a test that the engine supports, in this process. @at, one a lane, always name what runs. */

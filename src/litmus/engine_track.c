@@ -39,12 +39,26 @@ static uint64_t categories(unsigned bits)
 	return mask;
 }
 
+static uint64_t bits_of(const struct engine *engine, const struct stmt *stmt, const struct ucow_page_region *found)
+{
+	uint64_t base = engine_va_start(engine, &stmt->place), bits = 0;
+
+	for (uint64_t i = 0; i < stmt->place.npages && i < 64; i++)
+		if (base + i * UCOW_PAGE_SIZE >= found->start && base + i * UCOW_PAGE_SIZE < found->end)
+			bits |= UINT64_C(1) << i;
+	return bits;
+}
+
 static void compare(struct engine *engine, const struct stmt *stmt, const struct ucow_page_region *found, size_t nfound)
 {
 	uint64_t base = engine->objects[stmt->place.region].va;
 	struct litmus_range ranges[JUDGE_RANGES];
 	char saw[JUDGE_SAW_SIZE];
 
+	for (size_t i = 0; engine->found && i < nfound; i++)
+		*engine->found |= bits_of(engine, stmt, &found[i]);
+	if (engine->found)
+		return;
 	for (size_t i = 0; i < nfound; i++)
 		ranges[i] = (struct litmus_range){(found[i].start - base) / UCOW_PAGE_SIZE,
 						  (found[i].end - found[i].start) / UCOW_PAGE_SIZE};

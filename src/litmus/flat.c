@@ -76,7 +76,7 @@ static struct model_object *object_new(unsigned npages)
 {
 	struct model_object *o = must(calloc(1, sizeof(*o)));
 
-	o->npages = npages;
+	o->npages = o->room = npages;
 	o->pages = must(calloc(npages, sizeof(*o->pages)));
 	return o;
 }
@@ -85,7 +85,7 @@ static void object_drop(struct model_object *o)
 {
 	if (--o->refs)
 		return;
-	for (unsigned i = 0; i < o->npages; i++)
+	for (unsigned i = 0; i < o->room; i++)
 		bytes_drop(o->pages[i]);
 	free(o->pages);
 	free(o);
@@ -136,33 +136,51 @@ static void set_object(struct model_page *p, struct model_object *o)
 		o->refs++;
 }
 
+static void set_file(struct model_page *p, struct model_object *file)
+{
+	p->file = file;
+	if (file)
+		file->refs++;
+}
+
 static void unmap_page(struct model_page *p)
 {
 	bytes_drop(p->bytes);
 	if (p->object)
 		object_drop(p->object);
+	if (p->file)
+		object_drop(p->file);
 	*p = (struct model_page){0};
 }
 
-/* The bytes of a shared page, made real so that somebody can refer to them. */
-static struct model_bytes *object_bytes(struct model_page *p)
+/* The bytes of a page of a file or a shared mapping, made real so that somebody can refer to them. */
+static struct model_bytes *bytes_in(struct model_object *o, uint64_t page)
 {
-	struct model_bytes **slot = &p->object->pages[p->offset];
+	struct model_bytes **slot = &o->pages[page];
 
 	if (!*slot)
 		*slot = bytes_new(NULL);
 	return *slot;
 }
 
+static struct model_bytes *object_bytes(struct model_page *p)
+{
+	return bytes_in(p->object, p->offset);
+}
+
 bool model_beyond_object(const struct model_page *p)
 {
-	return p->object && p->offset >= p->object->npages;
+	const struct model_object *o = p->object ? p->object : p->file;
+
+	return o && p->offset >= o->npages;
 }
 
 const uint8_t *model_content(const struct model *m, const struct model_page *p)
 {
 	const struct model_bytes *b = p->object ? p->object->pages[p->offset] : p->bytes;
 
+	if (!b && p->file && !model_beyond_object(p))
+		b = p->file->pages[p->offset];
 	return b ? b->data : m->zero->data;
 }
 
@@ -240,10 +258,23 @@ static struct model_bytes *own_bytes(struct model_page *p)
 {
 	if (p->object)
 		return object_bytes(p);
-	if (!p->bytes)
-		p->bytes = bytes_new(NULL);
+	if (!p->bytes) {
+		const struct model_bytes *from = p->file ? p->file->pages[p->offset] : NULL;
+
+		p->bytes = bytes_new(from ? from->data : NULL);
+	}
 	p->exclusive = true;
 	return p->bytes;
+}
+
+/* A store that is granted: whoever tracks the page is told, or refuses it. semantics.md B.7. */
+static int notify_store(struct model_page *p)
+{
+	if (p->tracker && p->wp && !p->is_async)
+		return -ENXIO;
+	p->wp = p->wp_open = false;
+	p->soft_dirty = !p->object && !p->file;
+	return 0;
 }
 
 int model_touch_for_write(struct model *m, unsigned space, uint64_t vpn, bool force)
@@ -251,6 +282,8 @@ int model_touch_for_write(struct model *m, unsigned space, uint64_t vpn, bool fo
 	struct model_space *s = &m->spaces[space];
 	int rc = model_may(s, vpn, true, force);
 
+	if (!rc)
+		rc = notify_store(model_find(s, vpn));
 	if (!rc)
 		own_bytes(model_find(s, vpn));
 	return rc;
@@ -287,6 +320,8 @@ int model_write(struct model *m, unsigned space, uint64_t va, const uint8_t *buf
 		uint64_t at = va + *done, n = chunk(at, nbytes - *done);
 		int rc = model_may(s, at / MODEL_PAGE, true, false);
 
+		if (!rc)
+			rc = notify_store(model_find(s, at / MODEL_PAGE));
 		if (rc)
 			return rc;
 		bytes_store(own_bytes(model_find(s, at / MODEL_PAGE)), at % MODEL_PAGE, buffer + *done, n);
@@ -355,8 +390,11 @@ void model_fork(struct model *m, unsigned parent, unsigned child)
 		to = new_page(&m->spaces[child], from->vpn);
 		*to = *from;
 		to->bytes = NULL;
-		to->exclusive = false;
+		to->exclusive = to->locked = to->wp = to->wp_open = to->is_async = false;
+		to->tracker = 0;
+		to->soft_dirty &= from->bytes && !from->wipeonfork;
 		set_object(to, from->object);
+		set_file(to, from->file);
 		fork_private(m, from, to);
 	}
 }
@@ -407,7 +445,9 @@ static void forget(struct model_page *p)
 {
 	bytes_drop(p->bytes);
 	p->bytes = NULL;
-	p->exclusive = false;
+	p->exclusive = p->soft_dirty = false;
+	if (!p->file)
+		p->wp = false; /* a file's entry leaves a marker */
 }
 
 /* One page of madvise: 0 or the error that ends the call. */
@@ -419,7 +459,7 @@ static int advise_page(const struct model *m, struct model_page *p, enum model_a
 		p->dontfork = advice == MODEL_DONTFORK;
 		return 0;
 	case MODEL_WIPEONFORK:
-		if (p->object)
+		if (p->object || p->file)
 			return -EINVAL;
 		p->wipeonfork = true;
 		return 0;
@@ -427,10 +467,15 @@ static int advise_page(const struct model *m, struct model_page *p, enum model_a
 		p->wipeonfork = false;
 		return 0;
 	case MODEL_DONTNEED:
+		if (p->locked)
+			return -EINVAL;
 		if (!p->object)
 			forget(p);
 		return 0;
-	case MODEL_FREE: /* without pressure: nothing */
+	case MODEL_FREE:
+		if (p->locked || p->file)
+			return -EINVAL;
+		/* without pressure: nothing */
 		if (m->drops_freed && p->bytes && !p->object)
 			bytes_loosen(p->bytes);
 		return p->object ? -EINVAL : 0;
@@ -441,7 +486,7 @@ static int advise_page(const struct model *m, struct model_page *p, enum model_a
 	case MODEL_POPULATE_WRITE:
 		if (!(p->prot & PROT_W))
 			return -EINVAL;
-		if (model_beyond_object(p))
+		if (model_beyond_object(p) || notify_store(p))
 			return -EFAULT;
 		own_bytes(p);
 		return 0;
@@ -467,12 +512,201 @@ int model_madvise(struct model *m, unsigned space, uint64_t vpn, uint64_t n, enu
 	return hole;
 }
 
+/* ---- files ---- */
+
+struct model_object *model_file(unsigned npages, unsigned room, bool on_host)
+{
+	struct model_object *file = object_new(room);
+
+	file->npages = npages;
+	file->on_host = on_host;
+	file->refs = 1;
+	return file;
+}
+
+void model_file_drop(struct model_object *file)
+{
+	object_drop(file);
+}
+
+void model_file_store(struct model_object *file, uint64_t page, const uint8_t *bytes, uint64_t nbytes)
+{
+	if (page >= file->npages)
+		file->npages = (unsigned)page + 1;
+	bytes_store(bytes_in(file, page), 0, bytes, nbytes);
+}
+
+const uint8_t *model_file_content(const struct model *m, const struct model_object *file, uint64_t page)
+{
+	return file->pages[page] ? file->pages[page]->data : m->zero->data;
+}
+
+void model_mmap_file(struct model *m, unsigned space, uint64_t vpn, uint64_t n, unsigned prot, bool shared,
+		     bool populate, struct model_object *file, uint64_t first)
+{
+	model_munmap(m, space, vpn, n);
+	m->births++;
+	for (uint64_t i = 0; i < n; i++) {
+		struct model_page *p = new_page(&m->spaces[space], vpn + i);
+
+		p->prot = prot;
+		p->birth = m->births;
+		p->offset = first + i;
+		if (shared)
+			set_object(p, file);
+		else
+			set_file(p, file);
+		if (populate && !shared && (prot & PROT_W) && !model_beyond_object(p))
+			own_bytes(p);
+	}
+}
+
+/* What maps pages from @first to before @end: private copies go too, if @copies. */
+static void zap_file(struct model *m, const struct model_object *file, uint64_t first, uint64_t end, bool copies)
+{
+	for (unsigned i = 0; i < MODEL_SPACES * MODEL_SLOTS; i++) {
+		struct model_page *p = &m->spaces[i / MODEL_SLOTS].pages[i % MODEL_SLOTS];
+
+		if (!m->spaces[i / MODEL_SLOTS].live || !p->mapped || (p->object != file && p->file != file) ||
+		    p->offset < first || p->offset >= end)
+			continue;
+		p->wp_open = p->tracker;
+		if (copies && p->file)
+			forget(p);
+	}
+}
+
+static void drop_pages(struct model_object *file, uint64_t first, uint64_t end)
+{
+	for (uint64_t i = first; i < end && i < file->room; i++) {
+		bytes_drop(file->pages[i]);
+		file->pages[i] = NULL;
+	}
+}
+
+void model_truncate(struct model *m, struct model_object *file, unsigned npages)
+{
+	file->npages = npages;
+	zap_file(m, file, npages, UINT64_MAX, true);
+	drop_pages(file, npages, file->room);
+}
+
+void model_punch(struct model *m, struct model_object *file, uint64_t first, uint64_t n)
+{
+	zap_file(m, file, first, first + n, false);
+	drop_pages(file, first, first + n);
+}
+
+/* ---- tracking, locked memory ---- */
+
+/* Of shared memory and anonymous memory any; of a host's file, what notes stores by itself: vma_can_userfault(). */
+static bool may_track(const struct model_page *p, bool is_async)
+{
+	const struct model_object *o = p->object ? p->object : p->file;
+
+	return is_async || !o || !o->on_host;
+}
+
+int model_track(struct model *m, unsigned space, uint64_t vpn, uint64_t n, unsigned id, bool is_async)
+{
+	bool any = false;
+
+	for (uint64_t i = 0; i < n; i++) {
+		const struct model_page *p = model_find(&m->spaces[space], vpn + i);
+
+		any |= p != NULL;
+		if (p && !may_track(p, is_async))
+			return -EINVAL;
+		if (p && p->tracker && p->tracker != id)
+			return -EBUSY;
+	}
+	for (uint64_t i = 0; any && i < n; i++) {
+		struct model_page *p = model_find(&m->spaces[space], vpn + i);
+
+		if (p) {
+			p->tracker = id;
+			p->is_async = is_async;
+		}
+	}
+	return any ? 0 : -EINVAL;
+}
+
+void model_untrack(struct model *m, unsigned id)
+{
+	for (unsigned i = 0; i < MODEL_SPACES * MODEL_SLOTS; i++) {
+		struct model_page *p = &m->spaces[i / MODEL_SLOTS].pages[i % MODEL_SLOTS];
+
+		if (!m->spaces[i / MODEL_SLOTS].live || p->tracker != id)
+			continue;
+		p->tracker = 0;
+		p->wp = p->wp_open = p->is_async = false;
+	}
+}
+
+/* From left to right, up to what nobody tracks; holes are passed over. */
+int model_protect(struct model *m, unsigned space, uint64_t vpn, uint64_t n, bool protect)
+{
+	int rc = -ENOENT;
+
+	for (uint64_t i = 0; i < n; i++) {
+		struct model_page *p = model_find(&m->spaces[space], vpn + i);
+
+		if (!p)
+			continue;
+		if (!p->tracker)
+			return -ENOENT;
+		p->wp = protect;
+		p->wp_open = false;
+		rc = 0;
+	}
+	return rc;
+}
+
+/* Fetch a page as mlock does. */
+static int fetch(struct model_page *p)
+{
+	if (!(p->prot & PROT_R) || model_beyond_object(p))
+		return -ENOMEM;
+	if (!(p->prot & PROT_W) || p->object)
+		return 0;
+	if (notify_store(p))
+		return -ENOMEM;
+	own_bytes(p);
+	return 0;
+}
+
+static int set_locked(struct model *m, unsigned space, uint64_t vpn, uint64_t n, bool locked)
+{
+	for (uint64_t i = 0; i < n; i++) {
+		struct model_page *p = model_find(&m->spaces[space], vpn + i);
+
+		if (!p)
+			return -ENOMEM;
+		p->locked = locked;
+	}
+	return 0;
+}
+
+int model_mlock(struct model *m, unsigned space, uint64_t vpn, uint64_t n, bool on_fault)
+{
+	int rc = set_locked(m, space, vpn, n, true);
+
+	for (uint64_t i = 0; !rc && !on_fault && i < n; i++)
+		rc = fetch(model_find(&m->spaces[space], vpn + i));
+	return rc;
+}
+
+int model_munlock(struct model *m, unsigned space, uint64_t vpn, uint64_t n)
+{
+	return set_locked(m, space, vpn, n, false);
+}
+
 /* ---- mremap ---- */
 
 static bool alike(const struct model_page *a, const struct model_page *b)
 {
 	return a->prot == b->prot && a->object == b->object && a->dontfork == b->dontfork &&
-	       a->wipeonfork == b->wipeonfork && (!a->object || b->offset == a->offset + 1);
+	       a->wipeonfork == b->wipeonfork && a->file == b->file && (!a->object || b->offset == a->offset + 1);
 }
 
 enum model_one model_one_mapping(struct model_space *s, uint64_t vpn, uint64_t n)
@@ -506,6 +740,7 @@ void model_grow(struct model *m, unsigned space, uint64_t vpn, uint64_t old_n, u
 		p->bytes = NULL;
 		p->exclusive = false;
 		set_object(p, last->object);
+		set_file(p, last->file);
 	}
 }
 
@@ -513,6 +748,9 @@ static void move_page(struct model_space *s, struct model_page *p, uint64_t to, 
 {
 	struct model_page *q;
 
+	/* Whoever tracks it is not told: B.7. */
+	p->tracker = 0;
+	p->wp = p->wp_open = p->is_async = false;
 	if (!keep) {
 		p->vpn = to;
 		return;
@@ -521,6 +759,7 @@ static void move_page(struct model_space *s, struct model_page *p, uint64_t to, 
 	*q = *p;
 	q->vpn = to;
 	set_object(q, p->object);
+	set_file(q, p->file);
 	p->bytes = NULL;
 	p->exclusive = false;
 }
@@ -555,6 +794,8 @@ static struct model_bytes *referenced(struct model_page *p, bool pin, bool write
 		return object_bytes(p);
 	if (write || (pin && (p->bytes || longterm)))
 		return own_bytes(p);
+	if (!p->bytes && p->file)
+		return bytes_in(p->file, p->offset);
 	return p->bytes;
 }
 
@@ -572,13 +813,23 @@ static void take_page(struct model *m, struct model_handle *h, struct model_page
 	struct model_bytes *b = referenced(p, h->pin, h->write, longterm);
 	unsigned k = h->npages++;
 
-	h->frozen[k] = b && !h->pin && !p->object && !p->exclusive;
+	h->frozen[k] = b && !h->pin && !p->object && p->bytes && !p->exclusive;
 	if (h->frozen[k])
 		h->bytes[k] = bytes_copy(b);
 	else
 		h->bytes[k] = bytes_hold(b ? b : m->zero);
 	if (b && h->pin)
 		count_pin(b, h->space_id);
+}
+
+/* Whether the page may be taken so. A device that writes for long would do so behind the back of writeback: B.8. */
+static bool may_take(struct model_space *s, uint64_t vpn, bool write, bool force, bool held_for_long)
+{
+	struct model_page *p = model_find(s, vpn);
+
+	if (model_may(s, vpn, write, force) || (write && held_for_long && p->object && p->object->on_host))
+		return false;
+	return !write || !notify_store(p);
 }
 
 long model_take(struct model *m, unsigned handle, unsigned space, uint64_t vpn, uint64_t n, bool pin, bool write,
@@ -588,7 +839,7 @@ long model_take(struct model *m, unsigned handle, unsigned space, uint64_t vpn, 
 	struct model_space *s = &m->spaces[space];
 
 	*h = (struct model_handle){.live = true, .pin = pin, .write = write, .space_id = s->id};
-	while (h->npages < n && !model_may(s, vpn + h->npages, write, force))
+	while (h->npages < n && may_take(s, vpn + h->npages, write, force, pin && longterm))
 		take_page(m, h, model_find(s, vpn + h->npages), longterm);
 	if (h->npages)
 		return h->npages;

@@ -32,10 +32,11 @@ struct model_bytes {
 	uint8_t *loose; /* NULL, or for each byte whether it may as well be zero by now: it was advised free */
 };
 
-/* What a shared mapping shows. Its size is fixed when it is made; beyond it there is nothing. */
+/* What a shared mapping shows, or a file has. Beyond its size there is nothing. */
 struct model_object {
 	unsigned refs; /* mapped pages */
-	unsigned npages;
+	unsigned npages, room;
+	bool on_host;               /* a file that is written back: B.8 */
 	struct model_bytes **pages; /* NULL: zeros, nobody looked */
 };
 
@@ -50,8 +51,15 @@ struct model_page {
 	unsigned birth;
 	uint64_t offset;
 	struct model_object *object; /* shared mappings; offset is the page in it */
+	struct model_object *file;   /* the same of private mappings of files: what is there until it is stored to */
 	struct model_bytes *bytes;   /* private mappings; NULL: reads as zeros, nothing was ever put here */
 	bool exclusive;              /* private, bytes: written or pinned since the last fork that shared it */
+	bool locked;
+	bool soft_dirty;  /* private: stored to since the bits were cleared */
+	unsigned tracker; /* the userfaultfd that it is registered with; 0: none */
+	bool is_async;    /* which notes stores by itself: else they fail */
+	bool wp;
+	bool wp_open; /* `wp` means nothing: the file was cut, or a hole punched, under it */
 };
 
 struct model_space {
@@ -109,6 +117,25 @@ void model_fork(struct model *m, unsigned parent, unsigned child);
 bool model_range_free(struct model_space *s, uint64_t vpn, uint64_t n);
 unsigned model_mapped(const struct model_space *s);
 void model_mmap(struct model *m, unsigned space, uint64_t vpn, uint64_t n, unsigned prot, bool shared, bool populate);
+/* A file has a reference of its own. */
+struct model_object *model_file(unsigned npages, unsigned room, bool on_host);
+void model_file_drop(struct model_object *file);
+/* model_file_store - write(2). */
+void model_file_store(struct model_object *file, uint64_t page, const uint8_t *bytes, uint64_t nbytes);
+const uint8_t *model_file_content(const struct model *m, const struct model_object *file, uint64_t page);
+void model_mmap_file(struct model *m, unsigned space, uint64_t vpn, uint64_t n, unsigned prot, bool shared,
+		     bool populate, struct model_object *file, uint64_t first);
+void model_truncate(struct model *m, struct model_object *file, unsigned npages);
+void model_punch(struct model *m, struct model_object *file, uint64_t first, uint64_t n);
+
+/* Userfaultfds that track stores; @id is not 0. */
+int model_track(struct model *m, unsigned space, uint64_t vpn, uint64_t n, unsigned id, bool is_async);
+void model_untrack(struct model *m, unsigned id);
+int model_protect(struct model *m, unsigned space, uint64_t vpn, uint64_t n, bool protect);
+/* mlock, munlock */
+int model_mlock(struct model *m, unsigned space, uint64_t vpn, uint64_t n, bool on_fault);
+int model_munlock(struct model *m, unsigned space, uint64_t vpn, uint64_t n);
+
 void model_munmap(struct model *m, unsigned space, uint64_t vpn, uint64_t n);
 int model_mprotect(struct model *m, unsigned space, uint64_t vpn, uint64_t n, unsigned prot);
 

@@ -60,6 +60,7 @@ enum {
 	FUZZ_SEES_FAULTS = 1u << 7, /* how many page faults a `read` or `write` of private memory took: writability */
 	FUZZ_SEES_OUTCOME = 1u << 8,
 	FUZZ_SEES_USAGE = 1u << 9, /* how many pages are charged to memory groups */
+	FUZZ_SEES_SOFT_DIRTY = 1u << 10,
 };
 
 struct fuzz_page {
@@ -74,7 +75,10 @@ struct fuzz_page {
 	uint32_t mapcount;
 	uint64_t frame; /* in the subject's own numbers; 0: none */
 	uint8_t bytes[FUZZ_WINDOW];
-	uint64_t loose; /* of the reference: bits of those bytes that may as well be zero (`advise free`) */
+	/* `wp` is nobody's promise: the flat model does not know, or an engine's page is as another fork left it. */
+	bool wp_open;
+	bool soft_dirty; /* of the flat model: stored to since soft-dirty bits were cleared */
+	uint64_t loose;  /* of the reference: bits of those bytes that may as well be zero (`advise free`) */
 };
 _Static_assert(FUZZ_WINDOW <= 64, "a bit for each byte");
 
@@ -92,6 +96,9 @@ struct fuzz_file {
 	unsigned npages;
 	uint8_t bytes[FUZZ_FILE_PAGES][FUZZ_WINDOW];
 	uint64_t loose[FUZZ_FILE_PAGES];
+	/* Right after it was synced: what the host's file has, if there is one. */
+	bool synced;
+	uint8_t stored[FUZZ_FILE_PAGES][FUZZ_WINDOW];
 };
 
 /* Everything that a subject shows after one statement. Indices are those of struct fuzz_layout. */
@@ -103,6 +110,8 @@ struct fuzz_view {
 	 * reference to a page that others have by now). It is not run on the others, and the test ends before it.
 	 */
 	bool undefined;
+	bool scanned;    /* the statement was a scan, whose result is promised */
+	uint64_t found;  /* bits of the pages of its place that it found */
 	unsigned faults; /* FUZZ_SEES_FAULTS: the statement's; UINT_MAX: not counted */
 	/* Of an engine: an operation found no memory, and how many pages could have been had from reclaim afterwards.
 	 */

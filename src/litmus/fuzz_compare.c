@@ -120,6 +120,17 @@ static bool differ_in_outcome(struct comparison *c)
 	return differ(c, "outcome", -1, -1, -1);
 }
 
+static bool differ_in_scan(struct comparison *c)
+{
+	const struct fuzz_view *a = c->now[0], *b = c->now[1];
+
+	if (!(c->sees & FUZZ_SEES_OUTCOME) || !a->scanned || !b->scanned || a->found == b->found)
+		return false;
+	saw(c, 0, "finds pages %#llx of its place", (unsigned long long)a->found);
+	saw(c, 1, "finds pages %#llx of its place", (unsigned long long)b->found);
+	return differ(c, "scan", -1, -1, -1);
+}
+
 /* Where a view shows the first page of @place; pages of a region follow one another. */
 static unsigned first_page(const struct fuzz_layout *layout, const struct place *place)
 {
@@ -175,8 +186,20 @@ static bool differ_in_entry(struct comparison *c, int process, int page, const s
 	return (c->sees & FUZZ_SEES_EXCLUSIVE &&
 		differ_in_flag(c, "exclusive", process, page, a->exclusive, b->exclusive)) ||
 	       (c->sees & FUZZ_SEES_MAPCOUNT &&
-		differ_in_number(c, "mapcount", process, page, a->mapcount, b->mapcount)) ||
-	       (c->sees & FUZZ_SEES_WP && differ_in_flag(c, "wp", process, page, a->wp, b->wp));
+		differ_in_number(c, "mapcount", process, page, a->mapcount, b->mapcount));
+}
+
+/* Of pages on a swap device too, and where there is no page yet. No store may be missing from the soft-dirty ones. */
+static bool differ_in_tracking(struct comparison *c, int process, int page, const struct fuzz_page *a,
+			       const struct fuzz_page *b)
+{
+	if (!a->mapped || !b->mapped)
+		return false;
+	if (c->sees & FUZZ_SEES_WP && !a->wp_open && !b->wp_open &&
+	    differ_in_flag(c, "wp", process, page, a->wp, b->wp))
+		return true;
+	return c->sees & FUZZ_SEES_SOFT_DIRTY && a->soft_dirty && !b->soft_dirty &&
+	       differ_in_flag(c, "soft-dirty", process, page, true, false);
 }
 
 static bool differ_in_page(struct comparison *c, int process, int page)
@@ -185,6 +208,8 @@ static bool differ_in_page(struct comparison *c, int process, int page)
 
 	if (c->sees & FUZZ_SEES_MAPPED && (differ_in_flag(c, "mapped", process, page, a->mapped, b->mapped) ||
 					   differ_in_flag(c, "readable", process, page, a->has_bytes, b->has_bytes)))
+		return true;
+	if (differ_in_tracking(c, process, page, a, b))
 		return true;
 	/* Who swaps what, and when, is nobody's promise. */
 	if (a->swapped || b->swapped)
@@ -329,6 +354,12 @@ static bool differ_in_file(struct comparison *c, unsigned file)
 		snprintf(c->divergence->what, sizeof(c->divergence->what), "file bytes");
 		return true;
 	}
+	for (unsigned i = 0; a->synced && b->synced && i < a->npages; i++) {
+		if (!differ_in_bytes(c, -1, (int)i, -1, a->stored[i], b->stored[i], 0))
+			continue;
+		snprintf(c->divergence->what, sizeof(c->divergence->what), "stored file bytes");
+		return true;
+	}
 	return false;
 }
 
@@ -366,7 +397,10 @@ static unsigned seen_of(const struct fuzz_test *test, const struct fuzz_subject_
 	unsigned sees = types[0]->sees & types[1]->sees;
 
 	if (test->litmus->needs & NEED_SWAP)
-		sees &= FUZZ_SEES_OUTCOME | FUZZ_SEES_MAPPED | FUZZ_SEES_BYTES;
+		sees &= FUZZ_SEES_OUTCOME | FUZZ_SEES_MAPPED | FUZZ_SEES_BYTES | FUZZ_SEES_WP | FUZZ_SEES_SOFT_DIRTY;
+	/* What a file's pages cost whom depends on who touched them first, also of those around. */
+	if (test->litmus->needs & (NEED_FILE | NEED_UFFD))
+		sees &= ~(unsigned)FUZZ_SEES_USAGE;
 	/* Which of equal pages is the one that stays is nobody's promise, and so who pays for it. */
 	if (test->litmus->needs & NEED_KSM)
 		sees &= ~(unsigned)FUZZ_SEES_USAGE;
@@ -407,8 +441,8 @@ bool fuzz_compare(const struct fuzz_test *test, size_t at, const struct fuzz_sub
 	*divergence = (struct fuzz_divergence){.at = at, .process = -1, .page = -1, .handle = -1};
 	for (unsigned who = 0; who < 2; who++)
 		snprintf(divergence->subjects[who], sizeof(divergence->subjects[who]), "%s", types[who]->name);
-	return differ_in_outcome(&c) || differ_in_life(&c) || differ_in_contents(&c) || differ_in_frames(&c) ||
-	       differ_in_faults(&c) || differ_in_usage(&c);
+	return differ_in_outcome(&c) || differ_in_scan(&c) || differ_in_life(&c) || differ_in_contents(&c) ||
+	       differ_in_frames(&c) || differ_in_faults(&c) || differ_in_usage(&c);
 }
 
 /* ---- half-way ---- */

@@ -19,6 +19,8 @@ static unsigned find_kind(const struct stmt *stmt)
 		return FUZZ_OP_MERGEABLE;
 	if (stmt->kind == STMT_FORK && stmt->cgroup >= 0)
 		return FUZZ_OP_FORK_INTO;
+	if (stmt->kind == STMT_UFFD_PROTECT || stmt->kind == STMT_UFFD_UNPROTECT)
+		return stmt->kind == STMT_UFFD_PROTECT ? FUZZ_OP_WP : FUZZ_OP_UNWP;
 	for (unsigned op = 0; op < FUZZ_OP_KINDS; op++)
 		if (!strcmp(fuzz_op_name((enum fuzz_op_kind)op), name))
 			return op;
@@ -28,13 +30,24 @@ static unsigned find_kind(const struct stmt *stmt)
 /* Only those that hold a handle can be the first use of it, and they come after the map. */
 static bool needs_handle(enum fuzz_op_kind kind)
 {
-	return kind == FUZZ_OP_UNPIN || kind == FUZZ_OP_PUT || kind == FUZZ_OP_DEVICE_WRITE;
+	return kind == FUZZ_OP_UNPIN || kind == FUZZ_OP_PUT || kind == FUZZ_OP_DEVICE_WRITE ||
+	       kind == FUZZ_OP_UFFD_CLOSE;
 }
 
-/* Kernel programs with swap let no device write. */
+#define ALONE (FUZZ_P_FILES | FUZZ_P_TRACKING)
+
+/* Kernel programs with swap let no device write, and are about nothing else. */
 static bool exclude_each_other(enum fuzz_op_kind a, enum fuzz_op_kind b)
 {
-	return a == FUZZ_OP_DEVICE_WRITE && fuzz_op_pressure(b) == FUZZ_P_SWAP;
+	return (a == FUZZ_OP_DEVICE_WRITE || fuzz_op_pressure(a) & ALONE) && fuzz_op_pressure(b) == FUZZ_P_SWAP;
+}
+
+/* What has mapped files or is tracked has no merging, no groups, and no transfers past the cache. */
+static bool are_apart(enum fuzz_op_kind a, enum fuzz_op_kind b)
+{
+	if (fuzz_op_pressure(a) == FUZZ_P_FILES && (b == FUZZ_OP_DIRECT_IN || b == FUZZ_OP_DIRECT_OUT))
+		return true;
+	return fuzz_op_pressure(a) & ALONE && fuzz_op_pressure(b) & (FUZZ_P_MERGING | FUZZ_P_GROUPS);
 }
 
 static bool is_on_no_page(enum fuzz_op_kind kind)
@@ -49,6 +62,8 @@ bool fuzz_pair_possible(enum fuzz_op_kind first, enum fuzz_op_kind second, enum 
 	if (is_on_no_page(first) || is_on_no_page(second))
 		return false;
 	if (against == FUZZ_AGAINST_KERNEL && (exclude_each_other(first, second) || exclude_each_other(second, first)))
+		return false;
+	if (are_apart(first, second) || are_apart(second, first))
 		return false;
 	if (second == FUZZ_OP_MAP) /* its pages are new */
 		return false;
@@ -102,6 +117,18 @@ static void touch_machine(struct tracker *t, unsigned kind)
 			touch(t, i, kind);
 }
 
+/* Statements on a file are on every page that maps it. */
+static void touch_file(struct tracker *t, int file, unsigned kind)
+{
+	const struct litmus *litmus = t->test->litmus;
+
+	for (size_t i = 0; i < litmus->nstmts; i++)
+		if (litmus->stmts[i].kind == STMT_MAP && litmus->stmts[i].file == file)
+			for (unsigned page = 0; page < t->test->layout.npages; page++)
+				if (t->owned[page] && t->test->layout.page[page].region == litmus->stmts[i].name)
+					touch(t, page, kind);
+}
+
 /* fork, snapshot, exit, join */
 static void touch_process(struct tracker *t, const struct stmt *stmt, unsigned kind)
 {
@@ -131,6 +158,12 @@ static void count_stmt(struct tracker *t, const struct stmt *stmt)
 		touch_process(t, stmt, kind);
 		return;
 	}
+	if (stmt->kind == STMT_CLEAR_SOFT_DIRTY) {
+		touch_process(t, stmt, kind);
+		return;
+	}
+	if (stmt->file >= 0 && stmt->kind != STMT_MAP && stmt->place.region < 0)
+		touch_file(t, stmt->file, kind);
 	if (stmt->kind == STMT_RECLAIM || stmt->kind == STMT_SWAPOFF || stmt->kind == STMT_KSM_MERGE)
 		touch_machine(t, kind);
 	if (stmt->place.region >= 0)

@@ -14,6 +14,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define RAM_BYTES   (UINT64_C(4) << 20)
 #define SMALL_BYTES ((uint64_t)FUZZ_SMALL_FRAMES * UCOW_PAGE_SIZE)
@@ -84,14 +85,17 @@ static uint64_t page_va(const struct subject *s, unsigned page)
 	return va ? va + (uint64_t)s->test->layout.page[page].page * UCOW_PAGE_SIZE : 0;
 }
 
-/* A mapping is of one kind from the statement that made it on; what is moved stays what it was. */
+/*
+ * A mapping is of one kind from the statement that made it on; what is moved stays what it was. Files count as shared
+ * where they are private too: what is there only a load tells.
+ */
 static bool is_shared_region(const struct litmus *litmus, int region)
 {
 	while (litmus->names[region].region >= 0)
 		region = litmus->names[region].region;
 	for (size_t i = 0; i < litmus->nstmts; i++)
 		if (litmus->stmts[i].kind == STMT_MAP && litmus->stmts[i].name == region)
-			return litmus->stmts[i].options & MAP_OPT_SHARED;
+			return litmus->stmts[i].options & MAP_OPT_SHARED || litmus->stmts[i].file >= 0;
 	return false;
 }
 
@@ -105,6 +109,7 @@ static void look_at_entry(struct subject *s, struct ucow_mm *mm, uint64_t va, st
 	page->zero = info.zero_page;
 	page->exclusive = info.exclusive && !info.zero_page;
 	page->wp = info.uffd_wp;
+	page->soft_dirty = info.soft_dirty;
 	page->swapped = info.swapped;
 	page->mapcount = info.zero_page ? 0 : info.mapcount;
 	page->frame = info.present && !info.special ? info.pfn + 1 : 0;
@@ -130,6 +135,7 @@ static void look_at_page(struct subject *s, unsigned process, unsigned number, s
 	uint64_t va = page_va(s, number);
 
 	page->mapped = page->has_bytes = page->present = page->zero = page->exclusive = page->wp = false;
+	page->soft_dirty = false;
 	page->swapped = false;
 	page->frame = page->mapcount = 0;
 	page->shared = is_shared_region(s->test->litmus, s->test->layout.page[number].region);
@@ -153,10 +159,41 @@ static void look_at_handle(struct subject *s, unsigned number, struct fuzz_held 
 	}
 }
 
-static void look_at_file(struct subject *s, unsigned number, struct fuzz_file *shown)
+/* Through the cache; and after a sync, what the host has. */
+static void look_at_mapped_file(struct subject *s, const struct engine_file *file, bool synced, struct fuzz_file *shown)
 {
-	const struct engine_file *file = &s->objects[s->test->layout.file[number]].file;
+	char page[UCOW_PAGE_SIZE];
+	struct ucow_file_stat stat;
+	unsigned npages;
 
+	(void)s;
+	ucow_file_stat(file->file, &stat);
+	npages = (unsigned)((stat.size + UCOW_PAGE_SIZE - 1) / UCOW_PAGE_SIZE);
+	shown->made = true;
+	shown->npages = npages;
+	shown->synced = synced && file->fd >= 0;
+	for (unsigned i = 0; i < npages && i < FUZZ_FILE_PAGES; i++) {
+		memset(page, 0, sizeof(page));
+		if (ucow_file_read(file->file, page, sizeof(page), i * UCOW_PAGE_SIZE) < 0)
+			memset(page, 0xee, sizeof(page));
+		take_window(shown->bytes[i], page);
+		memset(page, 0, sizeof(page));
+		if (shown->synced && pread(file->fd, page, sizeof(page), (off_t)(i * UCOW_PAGE_SIZE)) < 0)
+			memset(page, 0xee, sizeof(page));
+		take_window(shown->stored[i], page);
+	}
+}
+
+static void look_at_file(struct subject *s, unsigned number, const struct stmt *stmt, struct fuzz_file *shown)
+{
+	int name = s->test->layout.file[number];
+	const struct engine_file *file = &s->objects[name].file;
+
+	if (file->file) {
+		look_at_mapped_file(s, file, stmt->kind == STMT_SYNC && stmt->file == name, shown);
+		return;
+	}
+	shown->synced = false;
 	shown->made = file->bytes;
 	shown->npages = file->bytes ? (unsigned)file->npages : 0;
 	for (unsigned i = 0; i < shown->npages && i < FUZZ_FILE_PAGES; i++)
@@ -173,7 +210,7 @@ static uint64_t usage_of(const struct subject *s, unsigned number)
 	return stat.usage;
 }
 
-static void look(struct subject *s, struct fuzz_view *view)
+static void look(struct subject *s, const struct stmt *stmt, struct fuzz_view *view)
 {
 	const struct fuzz_layout *layout = &s->test->layout;
 
@@ -185,7 +222,7 @@ static void look(struct subject *s, struct fuzz_view *view)
 	for (unsigned handle = 0; handle < layout->nhandles; handle++)
 		look_at_handle(s, handle, &view->held[handle]);
 	for (unsigned file = 0; file < layout->nfiles; file++)
-		look_at_file(s, file, &view->files[file]);
+		look_at_file(s, file, stmt, &view->files[file]);
 	for (unsigned group = 0; group < layout->ngroups; group++)
 		view->usage[group] = usage_of(s, group);
 }
@@ -449,6 +486,9 @@ static int step(struct fuzz_subject *subject, size_t i, struct fuzz_view *view, 
 
 	engine_at(&s->engine, stmt);
 	s->engine.stored = 0;
+	s->engine.found = &view->found;
+	view->found = 0;
+	view->scanned = stmt->kind == STMT_SCAN;
 	view->outcome = engine_statement(&s->engine, stmt);
 	faults = ucow_machine_counter(s->engine.machine, UCOW_COUNTER_FAULTS) - faults;
 	view->faults = stmt->kind == STMT_READ || stmt->kind == STMT_WRITE ? (unsigned)faults : UINT_MAX;
@@ -458,7 +498,7 @@ static int step(struct fuzz_subject *subject, size_t i, struct fuzz_view *view, 
 	if (s->result.verdict != VERDICT_PASS)
 		return wrong("the runner", s->result.reason, why, size);
 	ucow_machine_synchronize(s->engine.machine);
-	look(s, view);
+	look(s, stmt, view);
 	if (is_over_limit(s))
 		return wrong("limits", "a group is charged for more than it may have", why, size);
 	view->ran_out = view->outcome == ENOMEM || count_shortages(s) != shortages;
@@ -522,7 +562,7 @@ static int end(struct fuzz_subject *subject, char *why, size_t size)
 		error = check_balance(s, why, size);
 	for (size_t i = 0; i < s->test->litmus->nnames; i++)
 		if (s->test->litmus->names[i].kind == NAME_FILE)
-			free(s->objects[i].file.bytes);
+			engine_drop_file(&s->objects[i].file);
 	add_tally(s);
 	/* What is wrong with this machine is no fault of the next test. */
 	if (error)
@@ -544,12 +584,16 @@ static const struct fuzz_subject_type types[] = {
 	[UCOW_FORK_EAGER] = {"eager",
 			     FUZZ_SEES_BYTES | FUZZ_SEES_MAPPED | FUZZ_SEES_PRESENT | FUZZ_SEES_FRAMES |
 				     FUZZ_SEES_EXCLUSIVE | FUZZ_SEES_MAPCOUNT | FUZZ_SEES_WP | FUZZ_SEES_FAULTS |
-				     FUZZ_SEES_OUTCOME | FUZZ_SEES_USAGE,
+				     FUZZ_SEES_OUTCOME | FUZZ_SEES_USAGE | FUZZ_SEES_SOFT_DIRTY,
 			     begin, step, end, close_subject},
-	[UCOW_FORK_TABLES] = {"tables", FUZZ_SEES_BYTES | FUZZ_SEES_MAPPED | FUZZ_SEES_OUTCOME | FUZZ_SEES_USAGE, begin,
-			      step, end, close_subject},
-	[UCOW_FORK_LAZY] = {"lazy", FUZZ_SEES_BYTES | FUZZ_SEES_MAPPED | FUZZ_SEES_OUTCOME | FUZZ_SEES_USAGE, begin,
-			    step, end, close_subject},
+	[UCOW_FORK_TABLES] = {"tables",
+			      FUZZ_SEES_WP | FUZZ_SEES_SOFT_DIRTY | FUZZ_SEES_BYTES | FUZZ_SEES_MAPPED |
+				      FUZZ_SEES_OUTCOME | FUZZ_SEES_USAGE,
+			      begin, step, end, close_subject},
+	[UCOW_FORK_LAZY] = {"lazy",
+			    FUZZ_SEES_WP | FUZZ_SEES_SOFT_DIRTY | FUZZ_SEES_BYTES | FUZZ_SEES_MAPPED |
+				    FUZZ_SEES_OUTCOME | FUZZ_SEES_USAGE,
+			    begin, step, end, close_subject},
 };
 
 int fuzz_engine_open(int mode, struct fuzz_subject **subject)

@@ -20,6 +20,9 @@ _Static_assert((int)FUZZ_PROCESSES <= (int)MODEL_SPACES && (int)FUZZ_HANDLES <= 
 		       (int)FUZZ_HANDLE_PAGES <= (int)MODEL_HANDLE_PAGES && (int)FUZZ_PAGES < (int)MODEL_SLOTS,
 	       "the model has room for every test");
 
+/* Pages of a file that mappings may reach, beyond its end too; and names of a test that fits a view. */
+enum { MOST_MAPPED = 64, MOST_NAMES = 256 };
+
 struct subject {
 	struct fuzz_subject subject;
 	const struct fuzz_test *test;
@@ -36,6 +39,8 @@ struct subject {
 	 * page may have gone, or have been merged with it.
 	 */
 	bool promised[FUZZ_HANDLES][FUZZ_HANDLE_PAGES];
+	bool bound[MOST_NAMES];                  /* userfaultfds, by name */
+	struct model_object *mapped[FUZZ_FILES]; /* files that may be mapped */
 	struct {
 		unsigned npages;
 		uint8_t bytes[FUZZ_FILE_PAGES][MODEL_PAGE];
@@ -113,6 +118,13 @@ static int do_map(struct doing *d)
 {
 	if (refuses(d))
 		return EACCES;
+	if (d->stmt->file >= 0) {
+		model_mmap_file(&d->s->model, d->process, region_vpn(d->s, d->stmt->name), d->stmt->count,
+				(unsigned)d->stmt->prot, d->stmt->options & MAP_OPT_SHARED,
+				d->stmt->options & MAP_OPT_POPULATE, d->s->mapped[file_index(d->s, d->stmt->file)],
+				d->stmt->file_page);
+		return 0;
+	}
 	model_mmap(&d->s->model, d->process, region_vpn(d->s, d->stmt->name), d->stmt->count, (unsigned)d->stmt->prot,
 		   d->stmt->options & MAP_OPT_SHARED, d->stmt->options & MAP_OPT_POPULATE);
 	return 0;
@@ -155,6 +167,17 @@ static bool presses(enum litmus_advice advice)
 	       advice == ADVICE_UNMERGEABLE;
 }
 
+static bool is_locked(const struct doing *d)
+{
+	for (uint64_t i = 0; i < d->npages; i++) {
+		const struct model_page *page = model_find(d->space, d->vpn + i);
+
+		if (page && page->locked)
+			return true;
+	}
+	return false;
+}
+
 static int do_advise(struct doing *d)
 {
 	static const struct {
@@ -173,6 +196,8 @@ static int do_advise(struct doing *d)
 
 	if (refuses(d))
 		return EACCES;
+	if (presses(d->stmt->advice) && is_locked(d))
+		return EINVAL;
 	if (presses(d->stmt->advice))
 		return -model_covered(d->space, d->vpn, d->npages);
 	if (!words[d->stmt->advice].known)
@@ -204,9 +229,11 @@ static int store(struct doing *d, unsigned process, bool force)
 		page = model_find(space, d->vpn + i);
 		prot = page->prot;
 		page->prot = LITMUS_PROT_RW;
-		model_write(&d->s->model, process, (d->vpn + i) * MODEL_PAGE + d->stmt->place.offset,
-			    (const uint8_t *)text->bytes, text->nbytes, &done);
+		error = model_write(&d->s->model, process, (d->vpn + i) * MODEL_PAGE + d->stmt->place.offset,
+				    (const uint8_t *)text->bytes, text->nbytes, &done);
 		page->prot = prot;
+		if (error)
+			return error;
 		d->s->stored[process][page_number(d->vpn + i)] = true;
 	}
 	return 0;
@@ -331,11 +358,119 @@ static int do_file(struct doing *d)
 	unsigned file = file_index(d->s, d->stmt->name);
 	const struct text *text = d->stmt->ntexts ? &d->stmt->texts[0] : NULL;
 
+	if (d->s->test->litmus->needs & NEED_FILE) {
+		d->s->mapped[file] = model_file((unsigned)d->stmt->count, MOST_MAPPED, !(d->stmt->options & 1));
+		for (unsigned i = 0; text && i < d->stmt->count; i++)
+			model_file_store(d->s->mapped[file], i, (const uint8_t *)text->bytes, text->nbytes);
+		return 0;
+	}
 	memset(&d->s->files[file], 0, sizeof(d->s->files[file]));
 	d->s->files[file].npages = (unsigned)d->stmt->count;
 	for (unsigned i = 0; text && i < d->stmt->count; i++)
 		memcpy(d->s->files[file].bytes[i], text->bytes, text->nbytes);
 	return 0;
+}
+
+static struct model_object *mapped_file(const struct doing *d)
+{
+	return d->s->mapped[file_index(d->s, d->stmt->file)];
+}
+
+static int do_truncate(struct doing *d)
+{
+	model_truncate(&d->s->model, mapped_file(d), (unsigned)d->stmt->count);
+	return 0;
+}
+
+static int do_punch(struct doing *d)
+{
+	model_punch(&d->s->model, mapped_file(d), d->stmt->file_page, d->stmt->count);
+	return 0;
+}
+
+static int do_store(struct doing *d)
+{
+	model_file_store(mapped_file(d), d->stmt->file_page, (const uint8_t *)d->stmt->texts[0].bytes,
+			 d->stmt->texts[0].nbytes);
+	return 0;
+}
+
+static int do_msync(struct doing *d)
+{
+	return -model_covered(d->space, d->vpn, d->npages);
+}
+
+/* ---- who has written ---- */
+
+static int do_uffd(struct doing *d)
+{
+	int error = refuses(d) ? EACCES
+			       : -model_track(&d->s->model, d->process, d->vpn, d->npages, (unsigned)d->stmt->name,
+					      d->stmt->options & UFFD_MODE_ASYNC);
+
+	d->s->bound[d->stmt->name] = !error;
+	return error;
+}
+
+/* The process that made the userfaultfd. */
+static unsigned process_behind(const struct doing *d)
+{
+	const struct stmt *made = d->s->test->litmus->stmts;
+
+	while (made->name != d->stmt->handle)
+		made++;
+	return process_index(d->s, made->proc);
+}
+
+/* One whose registration failed is bound to nothing. */
+static int do_protection(struct doing *d)
+{
+	if (!d->s->bound[d->stmt->handle])
+		return 0;
+	return -model_protect(&d->s->model, process_behind(d), d->vpn, d->npages, d->stmt->kind == STMT_UFFD_PROTECT);
+}
+
+static int do_uffd_close(struct doing *d)
+{
+	model_untrack(&d->s->model, (unsigned)d->stmt->handle);
+	return 0;
+}
+
+/* Promised is what a scan of pages finds that all are noted by themselves. */
+static int do_scan(struct doing *d)
+{
+	bool protects = d->stmt->options & SCAN_OPT_PROTECT;
+
+	d->view->scanned = true;
+	for (uint64_t i = 0; i < d->npages; i++) {
+		struct model_page *page = model_find(d->space, d->vpn + i);
+
+		if (!page || !page->is_async || page->wp_open)
+			d->view->scanned = false;
+		else
+			d->view->found |= (uint64_t)!page->wp << i;
+		if (page && page->is_async && protects && !page->wp_open)
+			page->wp = true;
+	}
+	return 0;
+}
+
+static int do_clear(struct doing *d)
+{
+	if (refuses(d))
+		return EACCES;
+	for (unsigned i = 0; i < MODEL_SLOTS; i++)
+		d->space->pages[i].soft_dirty = false;
+	return 0;
+}
+
+static int do_mlock(struct doing *d)
+{
+	if (refuses(d))
+		return EACCES;
+	return -(d->stmt->kind == STMT_MLOCK
+			 ? model_mlock(&d->s->model, d->process, d->vpn, d->npages, d->stmt->options & 1)
+			 : model_munlock(&d->s->model, d->process, d->vpn, d->npages));
 }
 
 static int do_nothing(struct doing *d)
@@ -435,6 +570,18 @@ static flat_step *const steps[STMT_KIND_COUNT] = {
 	[STMT_KSM_MERGE] = do_merge,
 	[STMT_CGROUP] = do_nothing,
 	[STMT_JOIN] = do_nothing,
+	[STMT_MSYNC] = do_msync,
+	[STMT_TRUNCATE] = do_truncate,
+	[STMT_PUNCH] = do_punch,
+	[STMT_STORE] = do_store,
+	[STMT_UFFD] = do_uffd,
+	[STMT_UFFD_PROTECT] = do_protection,
+	[STMT_UFFD_UNPROTECT] = do_protection,
+	[STMT_UFFD_CLOSE] = do_uffd_close,
+	[STMT_SCAN] = do_scan,
+	[STMT_CLEAR_SOFT_DIRTY] = do_clear,
+	[STMT_MLOCK] = do_mlock,
+	[STMT_MUNLOCK] = do_mlock,
 };
 
 /* ---- looking ---- */
@@ -464,9 +611,13 @@ static void look_at_page(const struct subject *s, const struct model_page *page,
 {
 	shown->mapped = true;
 	shown->swapped = false;
-	shown->shared = page->object;
-	shown->has_bytes = page->object || s->test->looks ? page->prot & LITMUS_PROT_R && !model_beyond_object(page)
-							  : true;
+	shown->shared = page->object || page->file;
+	shown->wp = page->wp;
+	shown->wp_open = page->wp_open;
+	shown->soft_dirty = page->soft_dirty;
+	shown->has_bytes = page->object || page->file || s->test->looks
+				   ? page->prot & LITMUS_PROT_R && !model_beyond_object(page)
+				   : true;
 	if (shown->has_bytes)
 		take_window(shown->bytes, model_content(&s->model, page));
 	shown->loose = take_loose(model_loose(page));
@@ -477,7 +628,7 @@ static void look_at_space(struct subject *s, unsigned process, struct fuzz_page 
 	const struct model_space *space = &s->model.spaces[process];
 
 	for (unsigned i = 0; i < s->test->layout.npages; i++)
-		shown[i].mapped = shown[i].has_bytes = false;
+		shown[i].mapped = shown[i].has_bytes = shown[i].wp = shown[i].wp_open = false;
 	for (unsigned i = 0; i < MODEL_SLOTS; i++) {
 		uint64_t at = space->pages[i].vpn - FIRST_VPN;
 
@@ -499,6 +650,17 @@ static void look_at_handle(const struct subject *s, unsigned number, struct fuzz
 	}
 }
 
+static void look_at_mapped(const struct subject *s, const struct model_object *file, struct fuzz_file *shown)
+{
+	shown->npages = file->npages;
+	shown->synced = file->on_host;
+	for (unsigned i = 0; i < file->npages && i < FUZZ_FILE_PAGES; i++) {
+		take_window(shown->bytes[i], model_file_content(&s->model, file, i));
+		memcpy(shown->stored[i], shown->bytes[i], FUZZ_WINDOW);
+		shown->loose[i] = 0;
+	}
+}
+
 static void look(struct subject *s, struct fuzz_view *view)
 {
 	const struct fuzz_layout *layout = &s->test->layout;
@@ -511,6 +673,10 @@ static void look(struct subject *s, struct fuzz_view *view)
 	for (unsigned handle = 0; handle < layout->nhandles; handle++)
 		look_at_handle(s, handle, &view->held[handle]);
 	for (unsigned file = 0; file < layout->nfiles; file++) {
+		if (s->mapped[file]) {
+			look_at_mapped(s, s->mapped[file], &view->files[file]);
+			continue;
+		}
 		view->files[file].npages = s->files[file].npages;
 		for (unsigned i = 0; i < s->files[file].npages; i++) {
 			take_window(view->files[file].bytes[i], s->files[file].bytes[i]);
@@ -556,6 +722,8 @@ static int step(struct fuzz_subject *subject, size_t i, struct fuzz_view *view, 
 	view->undefined = false;
 	view->pages_taken = 0;
 	view->faults = UINT_MAX;
+	view->scanned = false;
+	view->found = 0;
 	view->outcome = steps[stmt->kind](&d);
 	look(s, view);
 	return 0;
@@ -563,9 +731,15 @@ static int step(struct fuzz_subject *subject, size_t i, struct fuzz_view *view, 
 
 static int end(struct fuzz_subject *subject, char *why, size_t size)
 {
+	struct subject *s = own(subject);
+
 	(void)why;
 	(void)size;
-	model_fini(&own(subject)->model);
+	model_fini(&s->model);
+	for (unsigned i = 0; i < FUZZ_FILES; i++)
+		if (s->mapped[i])
+			model_file_drop(s->mapped[i]);
+	memset(s->mapped, 0, sizeof(s->mapped));
 	return 0;
 }
 
@@ -576,7 +750,7 @@ static void close_subject(struct fuzz_subject *subject)
 
 static const struct fuzz_subject_type type = {
 	.name = "flat",
-	.sees = FUZZ_SEES_BYTES | FUZZ_SEES_MAPPED | FUZZ_SEES_OUTCOME,
+	.sees = FUZZ_SEES_BYTES | FUZZ_SEES_MAPPED | FUZZ_SEES_OUTCOME | FUZZ_SEES_WP | FUZZ_SEES_SOFT_DIRTY,
 	.begin = begin,
 	.step = step,
 	.end = end,

@@ -28,14 +28,22 @@ unsigned fuzz_op_pressure(enum fuzz_op_kind kind)
 		return FUZZ_P_SWAP;
 	if (kind == FUZZ_OP_MERGEABLE || kind == FUZZ_OP_KSM_MERGE)
 		return FUZZ_P_MERGING;
+	if (kind >= FUZZ_OP_SYNC && kind <= FUZZ_OP_STORE)
+		return FUZZ_P_FILES;
+	if (kind >= FUZZ_OP_UFFD && kind <= FUZZ_OP_MUNLOCK)
+		return FUZZ_P_TRACKING;
 	return kind == FUZZ_OP_CGROUP || kind == FUZZ_OP_JOIN || kind == FUZZ_OP_FORK_INTO ? FUZZ_P_GROUPS : 0;
 }
 
-/* The swap file that a campaign has on a kernel is everybody's: nobody switches it off. */
+/*
+ * The swap file that a campaign has on a kernel is everybody's: nobody switches it off. Few kernels have soft-dirty
+ * bits.
+ */
 bool fuzz_op_possible(enum fuzz_op_kind kind, enum fuzz_against against, unsigned pressure)
 {
-	return against == FUZZ_AGAINST_MODES || kinds[kind].on_kernel ||
-	       (kind != FUZZ_OP_SWAPOFF && fuzz_op_pressure(kind) & pressure);
+	bool never = kind == FUZZ_OP_SWAPOFF || kind == FUZZ_OP_CLEAR;
+
+	return against == FUZZ_AGAINST_MODES || kinds[kind].on_kernel || (!never && fuzz_op_pressure(kind) & pressure);
 }
 
 bool fuzz_op_presses(enum fuzz_op_kind kind)
@@ -43,10 +51,18 @@ bool fuzz_op_presses(enum fuzz_op_kind kind)
 	return fuzz_op_pressure(kind) & (FUZZ_P_SWAP | FUZZ_P_MERGING);
 }
 
+/* What only programs have that are about it. */
+#define ALONE (FUZZ_P_FILES | FUZZ_P_TRACKING)
+
 bool fuzz_program_has(const struct fuzz_program *program, enum fuzz_op_kind kind)
 {
 	/* io_uring releases fixed buffers without marking them dirty: what a device wrote may be dropped as clean. */
 	if (program->against == FUZZ_AGAINST_KERNEL && program->pressure & FUZZ_P_SWAP && kind == FUZZ_OP_DEVICE_WRITE)
+		return false;
+	/* Files that are mapped are not transferred past the cache too. */
+	if (program->pressure & FUZZ_P_FILES && (kind == FUZZ_OP_DIRECT_IN || kind == FUZZ_OP_DIRECT_OUT))
+		return false;
+	if (fuzz_op_pressure(kind) & ALONE & ~program->pressure)
 		return false;
 	return fuzz_op_possible(kind, program->against, program->pressure);
 }
@@ -144,6 +160,8 @@ static unsigned draw_flags(struct taste *taste, enum fuzz_op_kind kind)
 
 	if (kind == FUZZ_OP_MAP)
 		flags |= (chance(taste, 15) ? FUZZ_F_SHARED : 0) | (chance(taste, 20) ? FUZZ_F_POPULATE : 0);
+	if (kind == FUZZ_OP_MAP && taste->program->pressure & FUZZ_P_FILES)
+		flags |= (chance(taste, 70) ? FUZZ_F_FILE : 0) | (chance(taste, 50) ? FUZZ_F_SHARED : 0);
 	if (kind == FUZZ_OP_PIN || kind == FUZZ_OP_GET)
 		flags |= draw_gup_flags(taste, kind == FUZZ_OP_PIN);
 	if (kind == FUZZ_OP_UNPIN)
@@ -172,7 +190,7 @@ static struct fuzz_op first_op(struct taste *taste)
 {
 	return (struct fuzz_op){.kind = FUZZ_OP_MAP,
 				.npages = (uint8_t)(taste->spread - 1),
-				.flags = chance(taste, 10) ? FUZZ_F_SHARED : 0};
+				.flags = (uint8_t)((chance(taste, 10) ? FUZZ_F_SHARED : 0) | FUZZ_F_FILE)};
 }
 
 /* Whether a program has @what, of a chance of its own: the others of a seed stay as they are without it. */
@@ -183,6 +201,19 @@ static bool is_one_of(uint64_t seed, unsigned what, unsigned n)
 
 /* Of those with swap, half merge pages, one of four has groups, and one of six too little memory for what it does. */
 static const unsigned rooms[] = {10, 16, 28};
+
+/* One of @n has files, one of @n tracking, some of those have both; what both sides may do differently, none. */
+static void add_alone(struct fuzz_program *program, uint64_t seed, unsigned n)
+{
+	if (is_one_of(seed, 4, n))
+		program->pressure |= FUZZ_P_FILES | (is_one_of(seed, 6, 3) ? FUZZ_P_TRACKING : 0);
+	else if (is_one_of(seed, 5, n))
+		program->pressure |= FUZZ_P_TRACKING;
+	if (!(program->pressure & ALONE))
+		return;
+	program->pressure &= ~(unsigned)(FUZZ_P_MERGING | FUZZ_P_GROUPS);
+	program->room = 0;
+}
 
 static void press_modes(struct fuzz_program *program, uint64_t seed)
 {
@@ -196,6 +227,7 @@ static void press_modes(struct fuzz_program *program, uint64_t seed)
 		program->pressure |= FUZZ_P_GROUPS;
 	if (pressed && is_one_of(seed, 3, 6))
 		program->room = rooms[seed % 3];
+	add_alone(program, seed, 10);
 }
 
 static void press_kernel(struct fuzz_program *program, uint64_t seed, unsigned possible)
@@ -207,6 +239,15 @@ static void press_kernel(struct fuzz_program *program, uint64_t seed, unsigned p
 	if (is_one_of(seed, 2, 12))
 		program->pressure |= FUZZ_P_GROUPS;
 	program->pressure &= possible;
+	if (is_one_of(seed, 4, 10) || is_one_of(seed, 5, 10)) {
+		unsigned before = program->pressure;
+
+		program->pressure = 0;
+		add_alone(program, seed, 10);
+		program->pressure &= possible;
+		if (!program->pressure)
+			program->pressure = before;
+	}
 }
 
 static void generate(struct fuzz_program *program, unsigned nops)
@@ -254,6 +295,10 @@ void fuzz_from_bytes(struct fuzz_program *program, const uint8_t *bytes, size_t 
 		program->pressure = FUZZ_P_MERGING;
 	if (nbytes && against == FUZZ_AGAINST_MODES && bytes[0] & 4)
 		program->room = rooms[bytes[0] / 8 % 3];
+	if (nbytes && bytes[0] & 0xc0) {
+		program->pressure = (bytes[0] & 0x40 ? FUZZ_P_FILES : 0) | (bytes[0] & 0x80 ? FUZZ_P_TRACKING : 0);
+		program->room = 0;
+	}
 	if (program->nops)
 		memcpy(program->ops, bytes + 1, program->nops * sizeof(struct fuzz_op));
 }

@@ -39,7 +39,8 @@ static bool add_name(struct fuzz_layout *layout, const struct name *name, size_t
 		return name->npages <= FUZZ_FILE_PAGES && add(&layout->nfiles, FUZZ_FILES, layout->file, index);
 	case NAME_CGROUP:
 		return add(&layout->ngroups, FUZZ_GROUPS, layout->group, index);
-	case NAME_UFFD:
+	case NAME_UFFD: /* nothing of it is looked at */
+		return true;
 	case NAME_LOCK:
 		break;
 	}
@@ -49,6 +50,10 @@ static bool add_name(struct fuzz_layout *layout, const struct name *name, size_t
 /* A file may become longer than it was made. */
 static bool fits_file(const struct stmt *stmt)
 {
+	if (stmt->kind == STMT_TRUNCATE)
+		return stmt->count <= FUZZ_FILE_PAGES;
+	if (stmt->kind == STMT_STORE)
+		return stmt->file_page < FUZZ_FILE_PAGES;
 	return stmt->kind != STMT_DIRECT_OUT || stmt->file_page + stmt->place.npages <= FUZZ_FILE_PAGES;
 }
 

@@ -18,12 +18,17 @@ enum {
 	PAGE_WRITE = 1 << 3,
 	PAGE_NOFORK = 1 << 4,
 	PAGE_MERGEABLE = 1 << 5,
+	PAGE_FILE = 1 << 6,  /* of a file */
+	PAGE_HOST = 1 << 7,  /* behind which there is a host's */
+	PAGE_UFFD = 1 << 8,  /* a userfaultfd tracks stores */
+	PAGE_ASYNC = 1 << 9, /* by itself */
+	PAGE_TRACKED = PAGE_UFFD | PAGE_ASYNC,
 	PAGE_ACCESS = PAGE_READ | PAGE_WRITE,
 };
 
 struct process {
 	bool alive, is_snapshot;
-	uint8_t pages[FUZZ_PAGES];
+	uint16_t pages[FUZZ_PAGES]; /* PAGE_* */
 };
 
 struct handle {
@@ -31,6 +36,8 @@ struct handle {
 	bool held, writes;
 	unsigned number;
 };
+
+enum { MOST_UFFDS = 6 };
 
 struct printer {
 	FILE *out;
@@ -43,7 +50,14 @@ struct printer {
 		unsigned first, npages;
 	} regions[FUZZ_PAGES]; /* none is empty */
 	struct handle handles[FUZZ_HANDLES];
-	unsigned file_pages[FUZZ_FILES];
+	unsigned file_pages[FUZZ_FILES]; /* as they are now */
+	bool is_host[FUZZ_FILES];
+	bool has_files; /* that may be mapped */
+	unsigned nuffds;
+	struct {
+		bool open;
+		unsigned process;
+	} uffds[MOST_UFFDS];
 };
 
 struct span {
@@ -167,7 +181,7 @@ static unsigned region_of(const struct printer *pr, unsigned page)
 static bool choose_span(const struct printer *pr, const struct fuzz_op *op, unsigned process, unsigned most,
 			struct span *span)
 {
-	const uint8_t *pages = pr->processes[process].pages;
+	const uint16_t *pages = pr->processes[process].pages;
 	unsigned first, tried, rest;
 
 	if (!pr->npages)
@@ -193,12 +207,21 @@ static bool choose_span(const struct printer *pr, const struct fuzz_op *op, unsi
 /* The kernel holds or transfers all of a range or a part that nobody sees: cut to pages which all can or cannot. */
 static void cut_to_alike(const struct printer *pr, unsigned process, struct span *span)
 {
-	const uint8_t *pages = pr->processes[process].pages + span->first;
+	const uint16_t *pages = pr->processes[process].pages + span->first;
 	unsigned n = 1;
 
 	while (n < span->npages && !((pages[n] ^ pages[0]) & ~(PAGE_NOFORK | PAGE_MERGEABLE)))
 		n++;
 	span->npages = n;
+	/* Where a file ends only the run tells. */
+	if (pages[0] & PAGE_FILE && for_kernel(pr))
+		span->npages = 1;
+}
+
+static void set_pages(struct process *actor, unsigned first, unsigned npages, unsigned state)
+{
+	for (unsigned i = 0; i < npages && !actor->is_snapshot; i++)
+		actor->pages[first + i] = (uint16_t)state;
 }
 
 /* Where in a page: an offset stands after one page only. */
@@ -272,28 +295,42 @@ static const struct {
 	unsigned access;
 } protections[] = {{"rw", PAGE_ACCESS}, {"r", PAGE_READ}, {"none", 0}};
 
+static void print_file(struct printer *pr, const struct fuzz_op *op, unsigned process);
+
+/* ` file=f1@1`. Returns: what pages of it are. */
+static unsigned print_mapped_file(struct printer *pr, const struct fuzz_op *op)
+{
+	unsigned file = op->other % pr->nfiles, at = op->arg / 8 % 4;
+
+	fprintf(pr->out, " file=f%u", file + 1);
+	if (at)
+		fprintf(pr->out, "@%u", at < 3 ? at : 1);
+	return PAGE_FILE | (pr->is_host[file] ? PAGE_HOST : 0);
+}
+
 static void print_map(struct printer *pr, const struct fuzz_op *op, unsigned process)
 {
 	static const unsigned drawn[] = {0, 0, 0, 0, 0, 0, 1, 2};
 	unsigned npages = 1 + op->npages % 8, prot = drawn[op->arg % 8];
-	struct process *actor = &pr->processes[process];
+	unsigned state = PAGE_MAPPED | protections[prot].access | (op->flags & FUZZ_F_SHARED ? PAGE_SHARED : 0);
 	int region = new_region(pr, npages);
 
 	if (region < 0)
 		return;
+	if (pr->has_files && op->flags & FUZZ_F_FILE && !pr->nfiles)
+		print_file(pr, op, process);
 	print_actor(pr, process, "map");
 	print_region(pr, (unsigned)region);
-	fprintf(pr->out, " %u%s%s%s%s\n", npages, prot ? " prot=" : "", prot ? protections[prot].word : "",
+	fprintf(pr->out, " %u%s%s%s%s", npages, prot ? " prot=" : "", prot ? protections[prot].word : "",
 		op->flags & FUZZ_F_SHARED ? " shared" : "", op->flags & FUZZ_F_POPULATE ? " populate" : "");
-	if (!actor->is_snapshot)
-		memset(actor->pages + pr->regions[region].first,
-		       (int)(PAGE_MAPPED | protections[prot].access | (op->flags & FUZZ_F_SHARED ? PAGE_SHARED : 0)),
-		       npages);
+	if (pr->has_files && op->flags & FUZZ_F_FILE)
+		state |= print_mapped_file(pr, op);
+	fprintf(pr->out, "\n");
+	set_pages(&pr->processes[process], pr->regions[region].first, npages, state);
 }
 
 static void print_unmap(struct printer *pr, const struct fuzz_op *op, unsigned process)
 {
-	struct process *actor = &pr->processes[process];
 	struct span span;
 
 	if (!choose_span(pr, op, process, 8, &span))
@@ -301,8 +338,7 @@ static void print_unmap(struct printer *pr, const struct fuzz_op *op, unsigned p
 	print_actor(pr, process, "unmap");
 	print_span(pr, &span, 0);
 	fprintf(pr->out, "\n");
-	if (!actor->is_snapshot)
-		memset(actor->pages + span.first, 0, span.npages);
+	set_pages(&pr->processes[process], span.first, span.npages, 0);
 }
 
 /* mprotect goes from left to right and stops where nothing is mapped. */
@@ -321,11 +357,11 @@ static void print_protect(struct printer *pr, const struct fuzz_op *op, unsigned
 	if (actor->is_snapshot)
 		return;
 	for (unsigned i = 0; i < span.npages; i++) {
-		uint8_t *page = &actor->pages[span.first + i];
+		uint16_t *page = &actor->pages[span.first + i];
 
 		if (!(*page & PAGE_MAPPED))
 			break;
-		*page = (uint8_t)((*page & ~PAGE_ACCESS) | protections[prot].access);
+		*page = (uint16_t)((*page & ~PAGE_ACCESS) | protections[prot].access);
 	}
 }
 
@@ -353,24 +389,28 @@ static void print_advise(struct printer *pr, const struct fuzz_op *op, unsigned 
 	print_span(pr, &span, 0);
 	fprintf(pr->out, " %s\n", words[word]);
 	for (unsigned i = 0; !actor->is_snapshot && i < span.npages; i++) {
-		uint8_t *page = &actor->pages[span.first + i];
+		uint16_t *page = &actor->pages[span.first + i];
 
 		if (*page && word == DONTFORK)
 			*page |= PAGE_NOFORK;
 		else if (word == DOFORK)
-			*page &= (uint8_t)~PAGE_NOFORK;
+			*page &= (uint16_t)~PAGE_NOFORK;
 	}
 }
 
-/* Mappings move with the holes between them (by Linux since 6.17), but not what begins with a hole. */
+/*
+ * Mappings move with the holes between them (by Linux since 6.17), but not what begins with a hole. Nobody tracks them
+ * there.
+ */
 static void move_pages(struct process *actor, const struct span *from, unsigned to)
 {
-	uint8_t *source = actor->pages + from->first;
+	uint16_t *source = actor->pages + from->first;
 
 	if (!source[0])
 		return;
-	memcpy(actor->pages + to, source, from->npages);
-	memset(source, 0, from->npages);
+	for (unsigned i = 0; i < from->npages; i++)
+		actor->pages[to + i] = source[i] & (uint16_t)~PAGE_TRACKED;
+	memset(source, 0, from->npages * sizeof(*source));
 }
 
 static void print_move(struct printer *pr, const struct fuzz_op *op, unsigned process)
@@ -423,10 +463,10 @@ static void print_pageout(struct printer *pr, const struct fuzz_op *op, unsigned
 
 static void note_mergeable(struct printer *pr, unsigned process, const struct span *span, bool mergeable)
 {
-	uint8_t *pages = pr->processes[process].pages + span->first;
+	uint16_t *pages = pr->processes[process].pages + span->first;
 
 	for (unsigned i = 0; i < span->npages && !pr->processes[process].is_snapshot; i++)
-		pages[i] = (uint8_t)((pages[i] & ~PAGE_MERGEABLE) | (mergeable ? PAGE_MERGEABLE : 0));
+		pages[i] = (uint16_t)((pages[i] & ~PAGE_MERGEABLE) | (mergeable ? PAGE_MERGEABLE : 0));
 }
 
 static void print_mergeable(struct printer *pr, const struct fuzz_op *op, unsigned process)
@@ -549,7 +589,7 @@ static void print_child(struct printer *pr, unsigned process, const char *what, 
 	child->alive = true;
 	child->is_snapshot = is_snapshot;
 	for (unsigned i = 0; i < FUZZ_PAGES; i++)
-		child->pages[i] = parent->pages[i] & PAGE_NOFORK ? 0 : parent->pages[i];
+		child->pages[i] = parent->pages[i] & PAGE_NOFORK ? 0 : parent->pages[i] & (uint16_t)~PAGE_TRACKED;
 	pr->nprocesses++;
 }
 
@@ -654,6 +694,8 @@ static void print_gup(struct printer *pr, const struct fuzz_op *op, unsigned pro
 		return;
 	if (for_kernel(pr) && is_pin)
 		cut_to_alike(pr, process, &span);
+	if (for_kernel(pr) && pr->has_files)
+		span.npages = 1;
 	flags = possible_flags(pr, op, process, &span, is_pin);
 	print_actor(pr, process, is_pin ? "pin" : "get");
 	print_span(pr, &span, choose_offset(pr, op, &span));
@@ -681,6 +723,8 @@ static void print_splice(struct printer *pr, const struct fuzz_op *op, unsigned 
 
 	if (pr->nhandles == FUZZ_HANDLES || !choose_span(pr, op, process, FUZZ_HANDLE_PAGES, &span))
 		return;
+	if (pr->has_files && for_kernel(pr))
+		span.npages = 1;
 	print_actor(pr, process, "splice");
 	print_span(pr, &span, choose_offset(pr, op, &span));
 	print_new_handle(pr, NAME_PIPE, false);
@@ -733,10 +777,224 @@ static void print_file(struct printer *pr, const struct fuzz_op *op, unsigned pr
 	if (pr->nfiles == FUZZ_FILES)
 		return;
 	pr->file_pages[pr->nfiles] = 1 + op->npages % FUZZ_FILE_PAGES;
+	/* To write one back takes the kernel long. */
+	pr->is_host[pr->nfiles] = op->arg % 4 < (for_kernel(pr) ? 1 : 2);
 	fprintf(pr->out, "file f%u %u ", pr->nfiles + 1, pr->file_pages[pr->nfiles]);
 	print_text(pr, op);
-	fprintf(pr->out, "\n");
+	fprintf(pr->out, pr->has_files && !pr->is_host[pr->nfiles] ? " memory\n" : "\n");
 	pr->nfiles++;
+}
+
+/* A file that is there, or a new one. */
+static unsigned choose_file(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	if (!pr->nfiles)
+		print_file(pr, op, process);
+	return op->other % pr->nfiles;
+}
+
+static void print_sync(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	fprintf(pr->out, "sync f%u\n", choose_file(pr, op, process) + 1);
+}
+
+static void print_msync(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	struct span span;
+
+	if (!choose_span(pr, op, process, 8, &span))
+		return;
+	print_actor(pr, process, "msync");
+	print_span(pr, &span, 0);
+	fprintf(pr->out, "%s\n", op->arg % 4 ? "" : " async");
+}
+
+static void print_truncate(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	unsigned file = choose_file(pr, op, process);
+
+	pr->file_pages[file] = op->arg % (FUZZ_FILE_PAGES + 1);
+	fprintf(pr->out, "truncate f%u %u\n", file + 1, pr->file_pages[file]);
+}
+
+/* `f1[2]` or `f1[1..2]`, inside of the file as it is now; nothing where it is empty. Returns: whether it is not. */
+static bool print_file_place(struct printer *pr, const struct fuzz_op *op, const char *what, unsigned file,
+			     unsigned most)
+{
+	unsigned npages = pr->file_pages[file], first, last;
+
+	if (!npages)
+		return false;
+	first = op->arg % npages;
+	last = first + op->npages % most;
+	last = last < npages ? last : npages - 1;
+	fprintf(pr->out, "%s f%u[%u", what, file + 1, first);
+	if (last > first)
+		fprintf(pr->out, "..%u", last);
+	fprintf(pr->out, "]");
+	return true;
+}
+
+static void print_punch(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	if (print_file_place(pr, op, "punch", choose_file(pr, op, process), 3))
+		fprintf(pr->out, "\n");
+}
+
+static void print_store(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	if (!print_file_place(pr, op, "store", choose_file(pr, op, process), 1))
+		return;
+	fprintf(pr->out, " ");
+	print_text(pr, op);
+	fprintf(pr->out, "\n");
+}
+
+/* ---- who has written ---- */
+
+/* Pages of @process that all are of a kind, the first of them one that has all of @with and none of @without. */
+static bool choose_tracked(const struct printer *pr, const struct fuzz_op *op, unsigned process, unsigned with,
+			   unsigned without, struct span *span)
+{
+	const uint16_t *pages = pr->processes[process].pages;
+	struct fuzz_op at = *op;
+
+	for (unsigned tried = 0; tried < pr->npages && !pr->processes[process].is_snapshot; tried++) {
+		unsigned n = 1;
+
+		at.page = (uint8_t)((op->page + tried) % pr->npages);
+		if ((pages[at.page] & with) != with || pages[at.page] & without)
+			continue;
+		choose_span(pr, &at, process, 8, span);
+		while (n < span->npages && !((pages[span->first + n] ^ pages[span->first]) &
+					     (PAGE_MAPPED | PAGE_SHARED | PAGE_FILE | PAGE_HOST | PAGE_TRACKED)))
+			n++;
+		span->npages = n;
+		return true;
+	}
+	return false;
+}
+
+/*
+ * What stores meet in files that change under them, and where nothing is yet, the flat model does not follow: there
+ * none fails.
+ */
+static const char *choose_mode(const struct printer *pr, const struct fuzz_op *op, unsigned state)
+{
+	bool is_async = op->arg % 2 || state & PAGE_HOST || (!for_kernel(pr) && state & PAGE_FILE);
+
+	if (is_async)
+		return "async";
+	return for_kernel(pr) && op->arg % 4 ? "sigbus" : "sigbus unpopulated";
+}
+
+static void print_uffd(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	uint16_t *pages = pr->processes[process].pages;
+	const char *mode;
+	struct span span;
+
+	if (pr->nuffds == MOST_UFFDS || !choose_tracked(pr, op, process, PAGE_MAPPED, PAGE_UFFD, &span))
+		return;
+	mode = choose_mode(pr, op, pages[span.first]);
+	print_actor(pr, process, "uffd");
+	print_span(pr, &span, 0);
+	pr->uffds[pr->nuffds].open = true;
+	pr->uffds[pr->nuffds].process = process;
+	fprintf(pr->out, " wp %s -> u%u\n", mode, ++pr->nuffds);
+	for (unsigned i = 0; i < span.npages; i++)
+		pages[span.first + i] |= PAGE_UFFD | (*mode == 'a' ? PAGE_ASYNC : 0);
+}
+
+/* Returns: the number of one that is open, of a living process, or -1. */
+static int choose_uffd(const struct printer *pr, unsigned number)
+{
+	int fit[MOST_UFFDS];
+	unsigned nfit = 0;
+
+	for (unsigned i = 0; i < pr->nuffds; i++)
+		if (pr->uffds[i].open && pr->processes[pr->uffds[i].process].alive)
+			fit[nfit++] = (int)i;
+	return nfit ? fit[number % nfit] : -1;
+}
+
+static void print_protection(struct printer *pr, const struct fuzz_op *op, const char *what)
+{
+	int uffd = choose_uffd(pr, op->other);
+	struct span span;
+
+	if (uffd < 0 || !choose_tracked(pr, op, pr->uffds[uffd].process, PAGE_UFFD, 0, &span))
+		return;
+	fprintf(pr->out, "u%d %s ", uffd + 1, what);
+	print_span(pr, &span, 0);
+	fprintf(pr->out, "\n");
+}
+
+static void print_wp(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	if (choose_uffd(pr, op->other) < 0)
+		print_uffd(pr, op, process);
+	print_protection(pr, op, "protect");
+}
+
+static void print_unwp(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	(void)process;
+	print_protection(pr, op, "unprotect");
+}
+
+/* Which pages it was told of the run knows; none is scanned any more that may have been one of them. */
+static void print_uffd_close(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	int uffd = choose_uffd(pr, op->other);
+
+	(void)process;
+	if (uffd < 0)
+		return;
+	fprintf(pr->out, "u%d close\n", uffd + 1);
+	pr->uffds[uffd].open = false;
+	for (unsigned i = 0; i < FUZZ_PAGES; i++)
+		pr->processes[pr->uffds[uffd].process].pages[i] &= (uint16_t)~PAGE_TRACKED;
+}
+
+static void print_scan(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	struct span span;
+
+	if (!choose_tracked(pr, op, process, PAGE_ASYNC, 0, &span))
+		return;
+	print_actor(pr, process, "scan");
+	print_span(pr, &span, 0);
+	fprintf(pr->out, " written%s finds nothing\n", op->arg % 3 ? " protect" : "");
+}
+
+static void print_clear(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	(void)op;
+	if (!pr->processes[process].is_snapshot)
+		fprintf(pr->out, "%c clear-soft-dirty\n", process_name(process));
+}
+
+static void print_locking(struct printer *pr, const struct fuzz_op *op, unsigned process, const char *what,
+			  const char *how)
+{
+	struct span span;
+
+	if (!choose_span(pr, op, process, 8, &span))
+		return;
+	print_actor(pr, process, what);
+	print_span(pr, &span, 0);
+	fprintf(pr->out, "%s\n", how);
+}
+
+static void print_mlock(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	print_locking(pr, op, process, "mlock", op->arg % 3 ? "" : " onfault");
+}
+
+static void print_munlock(struct printer *pr, const struct fuzz_op *op, unsigned process)
+{
+	print_locking(pr, op, process, "munlock", "");
 }
 
 /* Inside of the file, and in whole sectors. */
@@ -806,6 +1064,19 @@ static print_op *const printers[FUZZ_OP_KINDS] = {
 	[FUZZ_OP_CGROUP] = print_cgroup,
 	[FUZZ_OP_JOIN] = print_join,
 	[FUZZ_OP_FORK_INTO] = print_fork_into,
+	[FUZZ_OP_SYNC] = print_sync,
+	[FUZZ_OP_MSYNC] = print_msync,
+	[FUZZ_OP_TRUNCATE] = print_truncate,
+	[FUZZ_OP_PUNCH] = print_punch,
+	[FUZZ_OP_STORE] = print_store,
+	[FUZZ_OP_UFFD] = print_uffd,
+	[FUZZ_OP_WP] = print_wp,
+	[FUZZ_OP_UNWP] = print_unwp,
+	[FUZZ_OP_UFFD_CLOSE] = print_uffd_close,
+	[FUZZ_OP_SCAN] = print_scan,
+	[FUZZ_OP_CLEAR] = print_clear,
+	[FUZZ_OP_MLOCK] = print_mlock,
+	[FUZZ_OP_MUNLOCK] = print_munlock,
 };
 
 static void print_header(struct printer *pr, const struct fuzz_program *program)
@@ -814,6 +1085,9 @@ static void print_header(struct printer *pr, const struct fuzz_program *program)
 	fprintf(pr->out, "about: for a comparison with %s, which looks at pages %s\n",
 		for_kernel(pr) ? "the kernel" : "the other fork modes and the flat model",
 		program->looks ? "by loads" : "without touching them");
+	if (program->pressure & (FUZZ_P_FILES | FUZZ_P_TRACKING))
+		fprintf(pr->out, "needs:%s%s\n", program->pressure & FUZZ_P_FILES ? " file" : "",
+			program->pressure & FUZZ_P_TRACKING ? " uffd" : "");
 	if (program->room)
 		fprintf(pr->out, "about: with %u frames to spare\nmachine: ram=2M swap=4M\n", program->room);
 	fprintf(pr->out, "\n");
@@ -841,6 +1115,7 @@ int fuzz_print(const struct fuzz_program *program, char **text, size_t *nbytes)
 	pr.processes[0].alive = true;
 	pr.alike = program->pressure & FUZZ_P_MERGING;
 	pr.pressed = program->room;
+	pr.has_files = program->pressure & FUZZ_P_FILES;
 	for (unsigned i = 0; i < program->nops; i++) {
 		enum fuzz_op_kind kind = program->ops[i].kind % FUZZ_OP_KINDS;
 

@@ -43,7 +43,20 @@
 	X(FUZZ_OP_KSM_MERGE, "ksm merge", 3, 3, false)      \
 	X(FUZZ_OP_CGROUP, "cgroup", 3, 2, false)            \
 	X(FUZZ_OP_JOIN, "join", 3, 3, false)                \
-	X(FUZZ_OP_FORK_INTO, "fork into", 4, 8, false)
+	X(FUZZ_OP_FORK_INTO, "fork into", 4, 8, false)      \
+	X(FUZZ_OP_SYNC, "sync", 4, 2, false)                \
+	X(FUZZ_OP_MSYNC, "msync", 4, 2, false)              \
+	X(FUZZ_OP_TRUNCATE, "truncate", 5, 4, false)        \
+	X(FUZZ_OP_PUNCH, "punch", 4, 3, false)              \
+	X(FUZZ_OP_STORE, "store", 6, 4, false)              \
+	X(FUZZ_OP_UFFD, "uffd", 6, 5, false)                \
+	X(FUZZ_OP_WP, "wp", 12, 9, false)                   \
+	X(FUZZ_OP_UNWP, "unwp", 4, 3, false)                \
+	X(FUZZ_OP_UFFD_CLOSE, "close", 1, 1, false)         \
+	X(FUZZ_OP_SCAN, "scan", 8, 6, false)                \
+	X(FUZZ_OP_CLEAR, "clear-soft-dirty", 4, 4, false)   \
+	X(FUZZ_OP_MLOCK, "mlock", 4, 3, false)              \
+	X(FUZZ_OP_MUNLOCK, "munlock", 2, 2, false)
 
 enum fuzz_op_kind {
 #define FUZZ_OP_ID(id, name, weight, family_weight, on_kernel) id,
@@ -56,6 +69,7 @@ enum fuzz_op_kind {
 enum {
 	FUZZ_F_SHARED = 1 << 0,   /* map */
 	FUZZ_F_POPULATE = 1 << 1, /* map */
+	FUZZ_F_FILE = 1 << 2,     /* map, in programs with files */
 	FUZZ_F_WRITE = 1 << 0,    /* pin, get */
 	FUZZ_F_FAST = 1 << 1,     /* pin */
 	FUZZ_F_LONGTERM = 1 << 2, /* pin */
@@ -66,14 +80,17 @@ enum {
 };
 
 /*
- * What kinds of pressure a program has. Against the modes any program may have the operations of any kind; against the
- * kernel only where the machine has what they need.
+ * What kinds of pressure, or of other things that few programs have, a program has. Against the modes any program may
+ * have the operations of any kind; against the kernel only where the machine has what they need.
  */
 enum {
 	FUZZ_P_SWAP = 1 << 0,
 	FUZZ_P_MERGING = 1 << 1, /* and few texts, so that many pages are equal */
 	FUZZ_P_GROUPS = 1 << 2,
-	FUZZ_P_ALL = FUZZ_P_SWAP | FUZZ_P_MERGING | FUZZ_P_GROUPS,
+	FUZZ_P_FILES = 1 << 3, /* mapped ones; not with merging, nor with little memory */
+	FUZZ_P_TRACKING =
+		1 << 4, /* who has written: userfaultfds, scans, soft-dirty; and locked memory; as with files */
+	FUZZ_P_ALL = FUZZ_P_SWAP | FUZZ_P_MERGING | FUZZ_P_GROUPS | FUZZ_P_FILES | FUZZ_P_TRACKING,
 };
 
 struct fuzz_op {
