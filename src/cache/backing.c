@@ -399,6 +399,8 @@ int backing_punch(const struct backing *backing, uint64_t from, uint64_t to)
 {
 	if (from >= to)
 		return 0;
+	if (inject_fails(backing->inject, UCOW_INJECT_WRITE))
+		return -EIO;
 	if (!fallocate(backing->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(backing->offset + from),
 		       (off_t)(to - from)))
 		return 0;

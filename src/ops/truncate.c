@@ -188,7 +188,7 @@ int file_grow(struct cache *cache, uint64_t nbytes)
 }
 
 /* Requires: the resize lock. The host file last, when nothing can fail any more but that. */
-static int shrink(struct cache *cache, uint64_t nbytes)
+int file_shrink(struct cache *cache, uint64_t nbytes)
 {
 	uint64_t size = cache_size(cache), first = page_round_up(nbytes) >> UCOW_PAGE_SHIFT;
 	int error;
@@ -230,7 +230,7 @@ int ucow_file_truncate(struct ucow_file *file, uint64_t nbytes)
 		return -EFBIG;
 	mutex_lock(&cache->resize);
 	if (nbytes < cache_size(cache))
-		error = shrink(cache, nbytes);
+		error = file_shrink(cache, nbytes);
 	else if (nbytes > cache_size(cache))
 		error = grow(cache, nbytes);
 	mutex_unlock(&cache->resize);
@@ -249,9 +249,14 @@ static int try_punch(struct cache *cache, uint64_t from, uint64_t to, struct uco
 	uint64_t first = page_round_up(from) >> UCOW_PAGE_SHIFT, end = to >> UCOW_PAGE_SHIFT;
 	int error = 0;
 
+	*busy = NULL;
 	rwlock_write_lock(&cache->filling);
-	*busy = first < end ? drop_until_busy(cache, first, end - 1) : NULL;
-	if (!*busy) {
+	/* First what the host may refuse, while nothing is lost; and again, for what was written back meanwhile. */
+	if (cache_is_tracked(cache))
+		error = backing_punch(&cache->backing, from, to);
+	if (!error && first < end)
+		*busy = drop_until_busy(cache, first, end - 1);
+	if (!error && !*busy) {
 		zero_part(cache, from, min_u64(to, page_round_up(from)));
 		zero_part(cache, max_u64(from, to & UCOW_PAGE_MASK), to);
 		if (cache_is_tracked(cache))
@@ -277,24 +282,24 @@ int ucow_file_punch(struct ucow_file *file, uint64_t offset, uint64_t nbytes)
 {
 	struct cache *cache = file->cache;
 	uint64_t first, end;
-	int error = 0;
+	int error = 0, late;
 
 	if (file->flags & UCOW_FILE_READ_ONLY)
 		return -EACCES;
 	if (!nbytes || offset > INT64_MAX || nbytes > INT64_MAX - offset)
 		return -EINVAL;
-	/* So that nothing is lost should the host refuse. */
-	if (cache_is_tracked(cache))
-		flush_range(cache, offset >> UCOW_PAGE_SHIFT, (offset + nbytes - 1) >> UCOW_PAGE_SHIFT, true,
-			    UINT64_MAX);
 	mutex_lock(&cache->resize);
 	nbytes = min_u64(nbytes, cache_size(cache) - min_u64(offset, cache_size(cache)));
 	first = page_round_up(offset) >> UCOW_PAGE_SHIFT;
 	end = (offset + nbytes) >> UCOW_PAGE_SHIFT;
-	if (nbytes)
-		error = punch(cache, offset, offset + nbytes);
-	if (!error && first < end)
+	/* Before, since what fails then changes nothing; and after, for who has mapped a page meanwhile. */
+	if (first < end)
 		error = zap_everywhere(cache, first, end - 1, false);
+	if (!error && nbytes) {
+		error = punch(cache, offset, offset + nbytes);
+		late = first < end ? zap_everywhere(cache, first, end - 1, false) : 0;
+		error = error ? error : late;
+	}
 	mutex_unlock(&cache->resize);
 	return error;
 }

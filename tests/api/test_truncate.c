@@ -364,4 +364,64 @@ TEST(faults_against_truncation)
 	}
 }
 
+/* What was stored to the file is there as long as the hole is not. */
+TEST(a_hole_that_the_host_refuses_changes_nothing)
+{
+	struct world w = world_open();
+	int fd;
+	struct ucow_file *file = open_filled(w.machine, false, 4, &fd);
+
+	map_file(w.mm, BASE, 4, RW, UCOW_MAP_SHARED, file, 0);
+	for (uint64_t i = 0; i < 4; i++)
+		put64(w.cpu, BASE + i * PAGE, 7000 + i);
+	ucow_machine_inject(w.machine, UCOW_INJECT_WRITE, 1);
+	CHECK_EQ(ucow_file_punch(file, 8, 3 * PAGE), -EIO);
+	CHECK(!ucow_machine_inject(w.machine, 0, 0));
+	for (uint64_t i = 0; i < 4; i++) {
+		CHECK_EQ(get64(w.cpu, BASE + i * PAGE), 7000 + i);
+		CHECK_EQ(file_get64(file, i * PAGE), 7000 + i);
+	}
+	put64(w.cpu, BASE + PAGE, 8001); /* to the file, not to a page that has left it */
+	CHECK_EQ(file_get64(file, PAGE), 8001);
+	check_invariants(w.machine);
+	CHECK_EQ(ucow_file_close(file), 0);
+	world_close(&w);
+	for (uint64_t i = 0; i < 4; i++)
+		CHECK_EQ(host_get64(fd, i * PAGE), i == 1 ? 8001 : 7000 + i);
+	close_fd(fd);
+}
+
+/* What fails midway leaves no page mapped that is not in the file any more: stores to it would be lost. */
+TEST(a_hole_that_memory_lacks_for_leaves_no_page_behind)
+{
+	struct world w = world_open();
+	int fd;
+	struct ucow_file *file = open_filled(w.machine, false, 4, &fd);
+	struct ucow_mm *child;
+
+	map_file(w.mm, BASE, 4, RW, UCOW_MAP_SHARED, file, 0);
+	for (uint64_t nth = 1, value = 1;; nth++, value++) {
+		int error;
+
+		for (uint64_t i = 0; i < 4; i++)
+			put64(w.cpu, BASE + i * PAGE, value);
+		child = fork_mm(w.mm);
+		ucow_machine_inject(w.machine, UCOW_INJECT_ALL, nth);
+		error = ucow_file_punch(file, PAGE, 2 * PAGE);
+		if (ucow_machine_inject(w.machine, 0, 0)) {
+			CHECK_EQ(error, 0);
+			ucow_mm_destroy(child);
+			break;
+		}
+		CHECK(error == 0 || error == -ENOMEM);
+		put64(w.cpu, BASE + PAGE, 5);
+		CHECK_EQ(file_get64(file, PAGE), 5);
+		check_invariants(w.machine);
+		ucow_mm_destroy(child);
+	}
+	CHECK_EQ(ucow_file_close(file), 0);
+	world_close(&w);
+	close_fd(fd);
+}
+
 TAP_MAIN()

@@ -297,6 +297,25 @@ TEST(every_write_may_fail)
 	mapped_close(&m);
 }
 
+/* Nobody is left to try again: what can be written is, whatever has failed before it. */
+TEST(the_last_munmap_writes_what_it_can)
+{
+	struct mapped m = mapped_open();
+	unsigned written = 0;
+
+	for (uint64_t i = 0; i < 4; i++)
+		put64(m.w.cpu, m.va + i * PAGE, 1 + i);
+	REQUIRE_EQ(ucow_file_close(m.file), 0);
+	ucow_machine_inject(m.w.machine, UCOW_INJECT_WRITE, 1);
+	REQUIRE_EQ(ucow_munmap(m.w.mm, m.va, PAGES * PAGE), 0);
+	CHECK(!ucow_machine_inject(m.w.machine, 0, 0));
+	for (uint64_t i = 0; i < 4; i++)
+		written += host64(m.fd, i * PAGE) == 1 + i;
+	CHECK_EQ(written, 3);
+	world_close(&m.w);
+	close(m.fd);
+}
+
 TEST(a_full_disk_is_told_as_such)
 {
 	struct mapped m = mapped_open();
@@ -450,6 +469,36 @@ TEST(reclaim_drops_clean_pages_writes_dirty_ones_first_and_leaves_pinned_ones)
 	for (uint64_t i = 0; i < PAGES; i++)
 		CHECK_EQ(get64(m.w.cpu, m.va + i * PAGE), 1 + i);
 	ucow_unpin_user_pages(&page, 1);
+	mapped_close(&m);
+}
+
+/* A leaf that forks share is emptied once; the translations that its other users have cached go all the same. */
+TEST(no_space_reads_a_dropped_page_through_an_old_translation)
+{
+	struct mapped m = mapped_open();
+	struct ucow_mm *child;
+	struct ucow_cpu *cpu;
+
+	for (uint64_t i = 0; i < PAGES; i++)
+		host_put64(m.fd, i * PAGE, 1000 + i);
+	for (uint64_t i = 0; i < PAGES; i++)
+		CHECK_EQ(get64(m.w.cpu, m.va + i * PAGE), 1000 + i);
+	child = fork_mm(m.w.mm);
+	cpu = cpu_on(child);
+	for (uint64_t i = 0; i < PAGES; i++) {
+		CHECK_EQ(get64(m.w.cpu, m.va + i * PAGE), 1000 + i);
+		CHECK_EQ(get64(cpu, m.va + i * PAGE), 1000 + i);
+	}
+	for (unsigned i = 0; i < 8 && file_stat(m.file).cached; i++)
+		REQUIRE(ucow_reclaim(m.w.machine, NULL, PAGES) >= 0);
+	CHECK_EQ(file_stat(m.file).cached, 0);
+	for (uint64_t i = 0; i < PAGES; i++)
+		host_put64(m.fd, i * PAGE, 2000 + i);
+	for (uint64_t i = 0; i < PAGES; i++) {
+		CHECK_EQ(get64(cpu, m.va + i * PAGE), 2000 + i);
+		CHECK_EQ(get64(m.w.cpu, m.va + i * PAGE), 2000 + i);
+	}
+	exit_mm(cpu, child);
 	mapped_close(&m);
 }
 
