@@ -7,6 +7,7 @@
 #include "explore_arena.h"
 
 #include "base/host.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -14,15 +15,19 @@
 #include <sys/mman.h>
 
 #define ARENA_BYTES ((size_t)1 << 32)
+#define PART_BYTES  (ARENA_BYTES / THREAD_SLOTS)
 #define ARENA_PAGES (ARENA_BYTES / UCOW_PAGE_SIZE)
 /* Always the same, so that whatever depends on addresses is the same in every run, and where a finding is replayed. */
 #define ARENA_START ((char *)0x300000000000)
 #define LINE_BYTES  64
 #define FREED_BYTE  0x5d
 
-/* At the start of the arena, and so put back with the rest. */
+/*
+ * At the start of the arena, and so put back with the rest. Each lane takes memory from a part of its own: what it is
+ * given does not depend on what others take.
+ */
 struct arena_head {
-	size_t used;
+	size_t used[THREAD_SLOTS];
 };
 
 /* Before each piece of host_alloc. */
@@ -50,13 +55,17 @@ static void *reserve(void *wish, size_t nbytes, int flags)
 
 int arena_open(void)
 {
+	struct arena_head *head;
+
 	arena.start = reserve(ARENA_START, ARENA_BYTES, MAP_FIXED_NOREPLACE);
 	arena.copies = reserve(NULL, ARENA_BYTES, 0);
 	arena.dirty = reserve(NULL, ARENA_PAGES * sizeof(*arena.dirty), 0);
 	arena.clean = reserve(NULL, ARENA_PAGES * sizeof(*arena.clean), 0);
 	if (arena.start != ARENA_START || !arena.copies || !arena.dirty || !arena.clean)
 		return -ENOMEM;
-	((struct arena_head *)(void *)arena.start)->used = UCOW_PAGE_SIZE;
+	head = (struct arena_head *)(void *)arena.start;
+	for (size_t i = 0; i < THREAD_SLOTS; i++)
+		head->used[i] = i * PART_BYTES + (i ? 0 : UCOW_PAGE_SIZE);
 	return 0;
 }
 
@@ -138,11 +147,12 @@ bool arena_fault(void *address)
 static void *take(size_t nbytes, size_t align)
 {
 	struct arena_head *head = (void *)arena.start;
-	size_t at = arena.start ? (head->used + align - 1) & ~(align - 1) : ARENA_BYTES;
+	unsigned part = thread_slot();
+	size_t end = (part + 1) * PART_BYTES, at = arena.start ? (head->used[part] + align - 1) & ~(align - 1) : end;
 
-	if (nbytes > ARENA_BYTES - at)
+	if (nbytes > end - at)
 		return NULL;
-	head->used = at + nbytes;
+	head->used[part] = at + nbytes;
 	return arena.start + at;
 }
 

@@ -3,6 +3,7 @@
 #include "explore_lanes.h"
 
 #include "explore_fibre.h"
+#include "explore_future.h"
 
 #include "base/futex.h"
 #include "base/thread.h"
@@ -294,7 +295,7 @@ static void tell_search(unsigned proc)
 /* What waits for ever could have come earlier too. */
 static void tell_blocked(void)
 {
-	struct search_world world = {0};
+	struct search_world world = {.block = live.block};
 
 	for (unsigned i = 0; i < live.nlanes; i++)
 		if (!live.lanes[i].ended)
@@ -341,6 +342,7 @@ static void add_lane(struct state_sum *sum, const struct lane *lane)
 /* Whether a run has stood here before. Numbers of parts from 2^32 on are those of memory. */
 static bool stood_here(void)
 {
+	struct search *search = live.options.search;
 	struct state_sum sum = {live.block, 0};
 
 	for (unsigned i = 0; i < live.nlanes; i++)
@@ -348,7 +350,12 @@ static bool stood_here(void)
 	hook_quiet_begin();
 	live.options.add_memory(&sum);
 	hook_quiet_end();
-	return states_meet(&sum);
+	search->end_block = live.block;
+	if (states_meet(&sum, &search->end_future))
+		return true;
+	search->end_future = FUTURE_NOTHING;
+	search_note_state(search, &sum);
+	return false;
 }
 
 static bool choose(unsigned *proc)

@@ -539,7 +539,7 @@ static void begin_phase(enum phase phase)
 	uint32_t bound = run.options->bound;
 
 	run.phase = phase;
-	run.shared->search.exhaustive = phase == PHASE_STATES;
+	run.shared->search.by_states = phase == PHASE_STATES;
 	search_begin_anew(&run.shared->search, bound, bound != EXPLORE_UNBOUNDED);
 }
 

@@ -13,6 +13,8 @@
 #ifndef LITMUS_EXPLORE_SEARCH_H
 #define LITMUS_EXPLORE_SEARCH_H
 
+#include "explore_states.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -91,6 +93,7 @@ struct search {
 	uint32_t bound;
 	bool bounded;
 	bool exhaustive; /* no reduction: every choice at every node (tests) */
+	bool by_states;  /* no clocks and sleepers: states that were met are known, and what can follow them */
 	/* The run. */
 	int32_t depth;             /* nodes so far */
 	int32_t chosen;            /* before this one they are those of the last run; its own choice is made already */
@@ -99,6 +102,8 @@ struct search {
 	uint16_t base[SEARCH_PROCS]; /* clock at the start of the block */
 	uint8_t running;
 	uint16_t preemptions;
+	/* By states: where the run has ended, and what can follow there. */
+	uint32_t end_block, end_future;
 	bool diverged; /* a repeated node was another step: a bug of the explorer */
 	bool again;    /* an object has turned out to be shared: what was searched so far did not know */
 	struct search_stop stops[SEARCH_LANES];
@@ -133,6 +138,8 @@ static inline bool search_repeats(const struct search *search)
 	return search->depth < search->chosen;
 }
 
+/* search_note_state - the next node is where @sum was met first. */
+void search_note_state(struct search *search, const struct state_sum *sum);
 /*
  * search_choose - the process for the next node. @enabled: those that could run, not empty; not looked at where
  * search_repeats. Returns: a process, or SEARCH_NOBODY: every continuation was tried elsewhere.
@@ -154,6 +161,8 @@ void search_step(struct search *search, unsigned proc, const struct op *op, cons
 void search_blocked(struct search *search, unsigned proc, const struct op *op, const struct search_world *world);
 /* search_begin_anew - after a run: forget all but which objects are shared. */
 void search_begin_anew(struct search *search, uint32_t bound, bool bounded);
+/* search_kinds_depend - whether two steps of these kinds on one object do not commute. */
+bool search_kinds_depend(enum op_kind a, enum op_kind b);
 /* search_next - prepare the next run. Returns: whether there is one. */
 bool search_next(struct search *search);
 

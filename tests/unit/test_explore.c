@@ -164,7 +164,8 @@ static void begin_search(uint32_t bound)
 	memset(search->hash, 0, sizeof(search->hash));
 	memset(search, 0, offsetof(struct search, nodes));
 	search_init(search, bound, bound != UINT32_MAX);
-	search->exhaustive = how != REDUCED;
+	search->exhaustive = how == EVERY_ORDER;
+	search->by_states = how == BY_STATES;
 	if (how == BY_STATES)
 		states_forget();
 }

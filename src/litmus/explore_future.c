@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/* Sets of accesses as bits, in the order in which accesses were first met; stored sets are kept once. */
+#include "explore_future.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* What matters of how a step touches its object. */
+enum touch {
+	TOUCH_LOAD,
+	TOUCH_ADD,
+	TOUCH_CHANGE,
+	TOUCH_WAIT_LOAD,
+	TOUCH_WAIT_CHANGE,
+	TOUCH_PUSH,
+	TOUCH_EXPEDITE,
+	TOUCHES
+};
+
+#define ANYTHING    UINT64_C(1)
+#define POOL_BYTES  ((size_t)16 << 30)
+#define FEWEST_SETS (UINT32_C(1) << 16)
+
+static uint16_t numbers[SEARCH_OBJECTS][SEARCH_PROCS][TOUCHES]; /* of accesses; 0: not met */
+static uint32_t naccesses = 1;
+
+/* Stored sets: the number of words, then the words without the zeros at the end. */
+static struct {
+	uint64_t *pool;
+	size_t used; /* words */
+	uint32_t nsets, nslots;
+	size_t *sets;    /* where in the pool */
+	uint32_t *slots; /* numbers of sets plus one, by hash */
+} stored;
+
+static void *reserve(size_t nbytes)
+{
+	void *area = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return area == MAP_FAILED ? NULL : area;
+}
+
+#define MOST_SETS (UINT32_C(1) << 26)
+
+static void store_fixed(void)
+{
+	static const struct future nothing, anything = {.words = {ANYTHING}};
+
+	future_store(&nothing);
+	future_store(&anything);
+}
+
+int future_open(void)
+{
+	stored.pool = reserve(POOL_BYTES);
+	stored.sets = reserve(MOST_SETS * sizeof(*stored.sets));
+	stored.slots = reserve(FEWEST_SETS * sizeof(*stored.slots));
+	if (!stored.pool || !stored.sets || !stored.slots)
+		return -ENOMEM;
+	stored.nslots = FEWEST_SETS;
+	store_fixed();
+	return 0;
+}
+
+void future_forget(void)
+{
+	madvise(stored.pool, stored.used * sizeof(*stored.pool), MADV_DONTNEED);
+	memset(stored.slots, 0, stored.nslots * sizeof(*stored.slots));
+	stored.used = 0;
+	stored.nsets = 0;
+	store_fixed();
+}
+
+static unsigned words_in_use(void)
+{
+	return naccesses / 64 + 1;
+}
+
+void future_clear(struct future *future)
+{
+	memset(future->words, 0, words_in_use() * sizeof(*future->words));
+}
+
+static enum touch touch_of(const struct op *op)
+{
+	switch (op->kind) {
+	case OP_LOAD:
+		return op->waits ? TOUCH_WAIT_LOAD : TOUCH_LOAD;
+	case OP_ADD:
+		return TOUCH_ADD;
+	case OP_PUSH:
+		return TOUCH_PUSH;
+	case OP_EXPEDITE:
+		return TOUCH_EXPEDITE;
+	case OP_STORE:
+	case OP_UPDATE:
+	case OP_LOCAL:
+		break;
+	}
+	return op->waits ? TOUCH_WAIT_CHANGE : TOUCH_CHANGE;
+}
+
+void future_add(struct future *future, unsigned proc, const struct op *op)
+{
+	uint16_t *number;
+
+	if (op->kind == OP_LOCAL)
+		return;
+	number = &numbers[op->object][proc][touch_of(op)];
+	if (!*number && naccesses < FUTURE_WORDS * 64) {
+		*number = (uint16_t)naccesses++;
+		/* Words come into use in the middle of a run. They are zero: nobody has stored there. */
+	}
+	future->words[*number / 64] |= UINT64_C(1) << *number % 64;
+}
+
+void future_join(struct future *future, const struct future *other)
+{
+	for (unsigned i = 0; i < words_in_use(); i++)
+		future->words[i] |= other->words[i];
+}
+
+void future_join_stored(struct future *future, uint32_t number)
+{
+	const uint64_t *set;
+
+	if (number == FUTURE_OPEN) {
+		future->words[0] |= ANYTHING;
+		return;
+	}
+	set = stored.pool + stored.sets[number];
+	for (uint64_t i = 0; i < set[0]; i++)
+		future->words[i] |= set[i + 1];
+}
+
+static bool touches_depend(enum touch a, enum touch b)
+{
+	static const enum op_kind kinds[TOUCHES] = {OP_LOAD, OP_ADD, OP_STORE, OP_LOAD, OP_STORE, OP_PUSH, OP_EXPEDITE};
+
+	return search_kinds_depend(kinds[a], kinds[b]);
+}
+
+bool future_races(const struct future *future, unsigned proc, const struct op *op, bool barred)
+{
+	const uint16_t *of = numbers[op->object][proc];
+
+	if (op->kind == OP_LOCAL)
+		return false;
+	if (future->words[0] & ANYTHING)
+		return true;
+	for (enum touch touch = 0; touch < TOUCHES; touch++) {
+		bool waits = touch == TOUCH_WAIT_LOAD || touch == TOUCH_WAIT_CHANGE;
+
+		if (of[touch] && !(waits && barred) && future->words[of[touch] / 64] >> of[touch] % 64 & 1 &&
+		    touches_depend(touch_of(op), touch))
+			return true;
+	}
+	return false;
+}
+
+/* ---- storing ---- */
+
+static uint64_t hash_of(const uint64_t *words, uint64_t n)
+{
+	uint64_t hash = n;
+
+	for (uint64_t i = 0; i < n; i++) {
+		hash = (hash ^ words[i]) * UINT64_C(0x9e3779b97f4a7c15);
+		hash ^= hash >> 29;
+	}
+	return hash;
+}
+
+static uint32_t *find(const uint64_t *words, uint64_t n)
+{
+	uint64_t at = hash_of(words, n);
+
+	for (;; at++) {
+		uint32_t *slot = &stored.slots[at & (stored.nslots - 1)];
+		const uint64_t *set = stored.pool + stored.sets[*slot ? *slot - 1 : 0];
+
+		if (!*slot || (set[0] == n && !memcmp(set + 1, words, n * sizeof(*words))))
+			return slot;
+	}
+}
+
+static bool grow(void)
+{
+	uint32_t nslots = 2 * stored.nslots, *slots = reserve(nslots * sizeof(*slots));
+
+	if (!slots)
+		return false;
+	munmap(stored.slots, stored.nslots * sizeof(*stored.slots));
+	stored.slots = slots;
+	stored.nslots = nslots;
+	for (uint32_t i = 0; i < stored.nsets; i++) {
+		const uint64_t *set = stored.pool + stored.sets[i];
+
+		*find(set + 1, set[0]) = i + 1;
+	}
+	return true;
+}
+
+uint32_t future_store(const struct future *future)
+{
+	uint64_t n = words_in_use();
+	uint32_t *slot;
+
+	while (n && !future->words[n - 1])
+		n--;
+	slot = find(future->words, n);
+	if (*slot)
+		return *slot - 1;
+	/* Without room: anything, which is never wrong. */
+	if (stored.nsets == MOST_SETS || stored.used + n + 1 > POOL_BYTES / sizeof(*stored.pool) ||
+	    (stored.nsets >= stored.nslots / 2 && !grow()))
+		return FUTURE_ANYTHING;
+	slot = find(future->words, n);
+	stored.sets[stored.nsets] = stored.used;
+	stored.pool[stored.used] = n;
+	memcpy(stored.pool + stored.used + 1, future->words, n * sizeof(*future->words));
+	stored.used += n + 1;
+	*slot = ++stored.nsets;
+	return *slot - 1;
+}
