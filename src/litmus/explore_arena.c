@@ -43,6 +43,8 @@ static struct {
 	uint32_t *dirty; /* numbers of pages that were stored to in some run */
 	const char *left_out, *left_out_end;
 	struct state_sum *clean; /* of each of them: what it adds to a state as it was at the snapshot */
+	struct state_sum *added; /* the same, as it was when it was added last, */
+	char *last;              /* and that: most pages have not changed since */
 } arena;
 
 static void *reserve(void *wish, size_t nbytes, int flags)
@@ -61,7 +63,9 @@ int arena_open(void)
 	arena.copies = reserve(NULL, ARENA_BYTES, 0);
 	arena.dirty = reserve(NULL, ARENA_PAGES * sizeof(*arena.dirty), 0);
 	arena.clean = reserve(NULL, ARENA_PAGES * sizeof(*arena.clean), 0);
-	if (arena.start != ARENA_START || !arena.copies || !arena.dirty || !arena.clean)
+	arena.added = reserve(NULL, ARENA_PAGES * sizeof(*arena.added), 0);
+	arena.last = reserve(NULL, ARENA_BYTES, 0);
+	if (arena.start != ARENA_START || !arena.copies || !arena.dirty || !arena.clean || !arena.added || !arena.last)
 		return -ENOMEM;
 	head = (struct arena_head *)(void *)arena.start;
 	for (size_t i = 0; i < THREAD_SLOTS; i++)
@@ -124,10 +128,15 @@ void arena_add(struct state_sum *sum)
 {
 	for (size_t i = 0; i < arena.ndirty; i++) {
 		size_t at = (size_t)arena.dirty[i] * UCOW_PAGE_SIZE;
+		char *last = arena.last + i * UCOW_PAGE_SIZE;
 
-		add_page(sum, arena.start + at, at);
-		sum->low -= arena.clean[i].low;
-		sum->high -= arena.clean[i].high;
+		if (memcmp(last, arena.start + at, UCOW_PAGE_SIZE)) {
+			memcpy(last, arena.start + at, UCOW_PAGE_SIZE);
+			arena.added[i] = (struct state_sum){0, 0};
+			add_page(&arena.added[i], last, at);
+		}
+		sum->low += arena.added[i].low - arena.clean[i].low;
+		sum->high += arena.added[i].high - arena.clean[i].high;
 	}
 }
 
@@ -140,7 +149,10 @@ bool arena_fault(void *address)
 	at = (size_t)((char *)address - arena.start) & UCOW_PAGE_MASK;
 	memcpy(arena.copies + at, arena.start + at, UCOW_PAGE_SIZE);
 	arena.dirty[arena.ndirty] = (uint32_t)(at / UCOW_PAGE_SIZE);
-	add_page(&arena.clean[arena.ndirty++], arena.copies + at, at);
+	memcpy(arena.last + arena.ndirty * UCOW_PAGE_SIZE, arena.start + at, UCOW_PAGE_SIZE);
+	add_page(&arena.clean[arena.ndirty], arena.copies + at, at);
+	arena.added[arena.ndirty] = arena.clean[arena.ndirty];
+	arena.ndirty++;
 	return !mprotect(arena.start + at, UCOW_PAGE_SIZE, PROT_READ | PROT_WRITE);
 }
 

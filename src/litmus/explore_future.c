@@ -3,6 +3,7 @@
 #include "explore_future.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -22,8 +23,16 @@ enum touch {
 #define POOL_BYTES  ((size_t)16 << 30)
 #define FEWEST_SETS (UINT32_C(1) << 16)
 
-static uint16_t numbers[SEARCH_OBJECTS][SEARCH_PROCS][TOUCHES]; /* of accesses; 0: not met */
+/* Those of a process and object are linked by their numbers; 0 ends. */
+struct access {
+	enum touch touch;
+	uint16_t locks, next;
+	uint64_t last; /* position where it was seen */
+};
+
+static struct access accesses[FUTURE_WORDS * 64];
 static uint32_t naccesses = 1;
+static uint16_t heads[SEARCH_OBJECTS][SEARCH_PROCS];
 
 /* Stored sets: the number of words, then the words without the zeros at the end. */
 static struct {
@@ -33,6 +42,72 @@ static struct {
 	size_t *sets;    /* where in the pool */
 	uint32_t *slots; /* numbers of sets plus one, by hash */
 } stored;
+
+/* ---- locks ---- */
+
+#define MOST_HELD  8
+#define MOST_LOCKS 4096
+
+/* Twice the number of a lock, plus one if it is shared; in ascending order, zeros at the end. */
+struct locks {
+	uint32_t held[MOST_HELD];
+};
+
+static struct locks locks[MOST_LOCKS];
+static uint32_t nlocks = 1;
+
+static int compare_locks(const void *a, const void *b)
+{
+	uint32_t one = *(const uint32_t *)a - 1, other = *(const uint32_t *)b - 1;
+
+	return (one > other) - (one < other); /* zeros last */
+}
+
+/* Without room: none, which is never wrong. */
+static uint16_t number_of_locks(struct locks *set)
+{
+	uint32_t i;
+
+	qsort(set->held, MOST_HELD, sizeof(*set->held), compare_locks);
+	for (i = 0; i < nlocks; i++)
+		if (!memcmp(&locks[i], set, sizeof(*set)))
+			return (uint16_t)i;
+	if (nlocks == MOST_LOCKS)
+		return FUTURE_NO_LOCKS;
+	locks[nlocks] = *set;
+	return (uint16_t)nlocks++;
+}
+
+uint16_t future_hold(uint16_t number, uint32_t lock, bool alone)
+{
+	struct locks set = locks[number];
+
+	if (set.held[MOST_HELD - 1])
+		return number;
+	set.held[MOST_HELD - 1] = 2 * lock + !alone;
+	return number_of_locks(&set);
+}
+
+uint16_t future_release(uint16_t number, uint32_t lock)
+{
+	struct locks set = locks[number];
+
+	for (unsigned i = 0; i < MOST_HELD; i++)
+		if (set.held[i] / 2 == lock)
+			set.held[i] = 0;
+	return number_of_locks(&set);
+}
+
+bool future_excludes(uint16_t one, uint16_t other)
+{
+	const uint32_t *a = locks[one].held, *b = locks[other].held;
+
+	for (unsigned i = 0; i < MOST_HELD && a[i]; i++)
+		for (unsigned j = 0; j < MOST_HELD && b[j]; j++)
+			if (a[i] / 2 == b[j] / 2 && !(a[i] & b[j] & 1))
+				return true;
+	return false;
+}
 
 static void *reserve(size_t nbytes)
 {
@@ -101,18 +176,30 @@ static enum touch touch_of(const struct op *op)
 	return op->waits ? TOUCH_WAIT_CHANGE : TOUCH_CHANGE;
 }
 
+/* The number of an access. Words that come into use late are zero: nobody has stored there. Without room: "anything".
+ */
+static uint16_t number_of(unsigned proc, const struct op *op)
+{
+	uint16_t *head = &heads[op->object][proc], i;
+	enum touch touch = touch_of(op);
+
+	for (i = *head; i; i = accesses[i].next)
+		if (accesses[i].touch == touch && accesses[i].locks == op->locks)
+			return i;
+	if (naccesses == FUTURE_WORDS * 64)
+		return 0;
+	accesses[naccesses] = (struct access){touch, op->locks, *head, 0};
+	return *head = (uint16_t)naccesses++;
+}
+
 void future_add(struct future *future, unsigned proc, const struct op *op)
 {
-	uint16_t *number;
+	uint16_t number;
 
 	if (op->kind == OP_LOCAL)
 		return;
-	number = &numbers[op->object][proc][touch_of(op)];
-	if (!*number && naccesses < FUTURE_WORDS * 64) {
-		*number = (uint16_t)naccesses++;
-		/* Words come into use in the middle of a run. They are zero: nobody has stored there. */
-	}
-	future->words[*number / 64] |= UINT64_C(1) << *number % 64;
+	number = number_of(proc, op);
+	future->words[number / 64] |= UINT64_C(1) << number % 64;
 }
 
 void future_join(struct future *future, const struct future *other)
@@ -143,19 +230,40 @@ static bool touches_depend(enum touch a, enum touch b)
 
 bool future_races(const struct future *future, unsigned proc, const struct op *op, bool barred)
 {
-	const uint16_t *of = numbers[op->object][proc];
-
 	if (op->kind == OP_LOCAL)
 		return false;
 	if (future->words[0] & ANYTHING)
 		return true;
-	for (enum touch touch = 0; touch < TOUCHES; touch++) {
-		bool waits = touch == TOUCH_WAIT_LOAD || touch == TOUCH_WAIT_CHANGE;
+	for (uint16_t i = heads[op->object][proc]; i; i = accesses[i].next) {
+		const struct access *access = &accesses[i];
+		bool waits = access->touch == TOUCH_WAIT_LOAD || access->touch == TOUCH_WAIT_CHANGE;
 
-		if (of[touch] && !(waits && barred) && future->words[of[touch] / 64] >> of[touch] % 64 & 1 &&
-		    touches_depend(touch_of(op), touch))
+		if (future->words[i / 64] >> i % 64 & 1 && !(waits && barred) &&
+		    touches_depend(touch_of(op), access->touch) && !future_excludes(op->locks, access->locks))
 			return true;
 	}
+	return false;
+}
+
+void future_seen(unsigned proc, const struct op *op, uint64_t position)
+{
+	struct access *access;
+
+	if (op->kind == OP_LOCAL)
+		return;
+	access = &accesses[number_of(proc, op)];
+	if (access->last < position)
+		access->last = position;
+}
+
+bool future_expects(unsigned proc, uint64_t position, const struct op *op)
+{
+	if (op->kind == OP_LOCAL)
+		return false;
+	for (uint16_t i = heads[op->object][proc]; i; i = accesses[i].next)
+		if (accesses[i].last >= position && touches_depend(touch_of(op), accesses[i].touch) &&
+		    !future_excludes(op->locks, accesses[i].locks))
+			return true;
 	return false;
 }
 

@@ -40,6 +40,7 @@ struct lane {
 	uint64_t value;
 	size_t nbytes;
 	const struct hook_site *site;
+	uint16_t locks; /* that it holds */
 	/* Its store buffer, oldest first. */
 	struct stored buffer[BUFFER_STORES];
 	unsigned nbuffered;
@@ -265,10 +266,41 @@ static void order_after(struct search_world *world, unsigned proc)
 		world->after[world->nafter++] = search->last_of_proc[search_flusher(proc)];
 }
 
+static struct op op_of(unsigned proc)
+{
+	return proc < SEARCH_LANES ? lane_op(&live.lanes[proc]) : flush_op(&live.lanes[proc - SEARCH_LANES]);
+}
+
+static uint64_t position_of(const struct lane *lane)
+{
+	return (uint64_t)live.block << 32 | lane->steps;
+}
+
+/* Of @enabled, who is not expected to race with what other lanes do. */
+static uint32_t who_is_alone(uint32_t enabled)
+{
+	uint32_t alone = enabled;
+
+	for (uint32_t left = enabled; left; left &= left - 1) {
+		unsigned proc = (unsigned)__builtin_ctz(left);
+		struct op op = op_of(proc);
+
+		for (unsigned i = 0; i < live.nlanes; i++) {
+			const struct lane *other = &live.lanes[i];
+
+			if (i != proc % SEARCH_LANES && (!other->ended || other->nbuffered) &&
+			    (future_expects(i, position_of(other), &op) ||
+			     future_expects(search_flusher(i), position_of(other), &op)))
+				alone &= ~BIT(proc);
+		}
+	}
+	return alone;
+}
+
 static void tell_search(unsigned proc)
 {
 	struct search *search = live.options.search;
-	struct op op = proc < SEARCH_LANES ? lane_op(&live.lanes[proc]) : flush_op(&live.lanes[proc - SEARCH_LANES]);
+	struct op op = op_of(proc);
 	struct search_world world;
 
 	if (search_repeats(search)) {
@@ -276,6 +308,7 @@ static void tell_search(unsigned proc)
 		return;
 	}
 	world = (struct search_world){.block = live.block, .at = proc < SEARCH_LANES ? live.lanes[proc].steps : 0};
+	world.position = position_of(&live.lanes[proc % SEARCH_LANES]);
 	order_after(&world, proc);
 	for (unsigned i = 0; i < live.nlanes; i++) {
 		if (!live.lanes[i].ended) {
@@ -379,6 +412,8 @@ static bool choose(unsigned *proc)
 		live.end = LANES_PRUNED;
 		return false;
 	}
+	if (search && search->by_states && search->depth > search->chosen)
+		search->alone = who_is_alone(enabled);
 	*proc = search ? search_choose(search, enabled) : follow(enabled);
 	if (*proc == SEARCH_NOBODY)
 		live.end = search ? LANES_PRUNED : LANES_MISFIT;
@@ -644,7 +679,8 @@ static struct lane *announce(enum op_kind kind, const volatile void *object, con
 	struct lane *lane = &live.lanes[live.current];
 	bool has_object = kind != OP_LOCAL && kind != OP_PUSH && kind != OP_EXPEDITE;
 
-	lane->op = (struct op){.kind = kind, .object = has_object ? number_of(object) : SEARCH_FENCES};
+	lane->op = (struct op){
+		.kind = kind, .object = has_object ? number_of(object) : SEARCH_FENCES, .locks = lane->locks};
 	lane->object = object;
 	lane->site = site;
 	lane->stores = false;
@@ -776,6 +812,28 @@ uint64_t hook_load_at(const volatile void *object, size_t nbytes, const struct h
 	value = 0;
 	memcpy(&value, (const void *)(uintptr_t)object, nbytes);
 	return value;
+}
+
+void hook_hold(const volatile void *lock, bool alone)
+{
+	struct lane *lane = &live.lanes[live.current];
+	uint16_t number;
+
+	if (is_silent() || !live.options.search)
+		return;
+	number = future_hold(FUTURE_NO_LOCKS, number_of(lock), alone);
+	for (unsigned i = 0; i < live.nlanes; i++)
+		if (i != live.current && !live.lanes[i].ended && future_excludes(live.lanes[i].locks, number))
+			UCOW_BUG("two lanes have one lock");
+	lane->locks = future_hold(lane->locks, number_of(lock), alone);
+}
+
+void hook_release(const volatile void *lock)
+{
+	struct lane *lane = &live.lanes[live.current];
+
+	if (!is_silent() && live.options.search)
+		lane->locks = future_release(lane->locks, number_of(lock));
 }
 
 void hook_quiet_begin(void)

@@ -122,6 +122,8 @@ static bool within_bound(const struct search *search, const struct node *node, u
 /* Stay with the lane that runs; else the first. Stores leave their buffers as late as possible. */
 static unsigned prefer(const struct search *search, uint32_t mask)
 {
+	if (search->by_states && mask & search->alone)
+		mask &= search->alone;
 	if (search->running != SEARCH_NOBODY && mask & BIT(search->running))
 		return search->running;
 	return (unsigned)__builtin_ctz(mask);
@@ -393,6 +395,7 @@ static void stand_before(struct search *search, const struct node *step, const s
 	stand->ops[step->proc] = *op;
 	stand->barred = (stand->barred & ~BIT(step->proc)) | (barred ? BIT(step->proc) : 0);
 	stand->alive = world->alive;
+	future_seen(step->proc, op, world->position);
 }
 
 /*

@@ -38,6 +38,7 @@ struct op {
 	enum op_kind kind;
 	bool waits;      /* it runs only when its condition holds */
 	uint8_t wait;    /* which of the object's conditions */
+	uint16_t locks;  /* that the process holds: a number of explore_future.h */
 	uint32_t object; /* number, from search_object; OP_LOCAL: 0 */
 };
 
@@ -102,6 +103,7 @@ struct search {
 	uint16_t base[SEARCH_PROCS]; /* clock at the start of the block */
 	uint8_t running;
 	uint16_t preemptions;
+	uint32_t alone; /* by states: who had better go first at the next node, since nobody is expected to race */
 	/* By states: where the run has ended, and what can follow there. */
 	uint32_t end_block, end_future;
 	bool diverged; /* a repeated node was another step: a bug of the explorer */
@@ -151,6 +153,7 @@ struct search_world {
 	int32_t after[SEARCH_LANES]; /* nodes that it is ordered after beside what objects say, or SEARCH_NO_NODE */
 	unsigned nafter;
 	uint32_t block, at;          /* see struct node */
+	uint64_t position;           /* how far its lane is, see future_expects */
 	uint32_t alive;              /* processes that have a next step, */
 	struct op ops[SEARCH_PROCS]; /* this one */
 };
