@@ -11,11 +11,13 @@
 #include <errno.h>
 #include <string.h>
 
-#define STACK_BYTES   ((size_t)256 << 10)
-#define LANE_NODES    20000   /* a lane that comes to more choices, */
-#define LANE_STEPS    4000000 /* or takes more steps, does not end */
-#define BUFFER_STORES 16      /* a fuller buffer must let one go first */
-#define BIT(proc)     ((uint32_t)1 << (proc))
+#define STACK_BYTES    ((size_t)256 << 10)
+#define WIPED_BYTES    ((size_t)4 << 10)
+#define WIPED_AT_FIRST ((size_t)32 << 10)
+#define LANE_NODES     20000   /* a lane that comes to more choices, */
+#define LANE_STEPS     4000000 /* or takes more steps, does not end */
+#define BUFFER_STORES  16      /* a fuller buffer must let one go first */
+#define BIT(proc)      ((uint32_t)1 << (proc))
 
 struct stored {
 	volatile char *object;
@@ -509,6 +511,8 @@ static void take_turns(void)
 		note_stop(proc, false);
 		live.last = live.current = proc;
 		fibre_change(&live.main, &live.lanes[proc].fibre);
+		if (live.options.add_memory)
+			fibre_wipe(&live.lanes[proc].fibre, WIPED_BYTES);
 	}
 }
 
@@ -527,6 +531,8 @@ static void prepare_lane(struct lane *lane)
 
 	*lane = (struct lane){.fibre = fibre, .op = {.kind = OP_LOCAL}, .next = live.followed};
 	fibre_prepare(&lane->fibre, lane_begin, lane);
+	if (live.options.add_memory)
+		fibre_wipe(&lane->fibre, WIPED_AT_FIRST);
 }
 
 enum lanes_end lanes_run(unsigned n, void (*entry)(void *arg, unsigned number), void *arg)
