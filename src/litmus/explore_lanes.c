@@ -374,8 +374,9 @@ static void add_lane(struct state_sum *sum, const struct lane *lane)
 	}
 }
 
-/* Whether a run has stood here before. Numbers of parts from 2^32 on are those of memory. */
-static bool stood_here(void)
+/* Whether a run has stood here before; in *circles, whether it was this one, and one lane alone has run since. Numbers
+ * of parts from 2^32 on are those of memory. */
+static bool stood_here(bool *circles)
 {
 	struct search *search = live.options.search;
 	struct state_sum sum = {live.block, 0};
@@ -386,8 +387,10 @@ static bool stood_here(void)
 	live.options.add_memory(&sum);
 	hook_quiet_end();
 	search->end_block = live.block;
-	if (states_meet(&sum, &search->end_future))
+	if (states_meet(&sum, &search->end_future)) {
+		*circles = search->end_future == FUTURE_OPEN && search_circles(search, &sum);
 		return true;
+	}
 	search->end_future = FUTURE_NOTHING;
 	search_note_state(search, &sum);
 	return false;
@@ -396,6 +399,7 @@ static bool stood_here(void)
 static bool choose(unsigned *proc)
 {
 	struct search *search = live.options.search;
+	bool circles = false;
 	uint32_t enabled;
 
 	if (search && search_repeats(search)) {
@@ -410,8 +414,8 @@ static bool choose(unsigned *proc)
 		return false;
 	}
 	/* The choice that this run is to make otherwise is one at a state that was met. */
-	if (live.options.add_memory && search->depth > search->chosen && stood_here()) {
-		live.end = LANES_PRUNED;
+	if (live.options.add_memory && search->depth > search->chosen && stood_here(&circles)) {
+		live.end = circles ? LANES_LIVELOCK : LANES_PRUNED;
 		return false;
 	}
 	if (search && search->by_states && search->depth > search->chosen)

@@ -153,6 +153,15 @@ void search_note_state(struct search *search, const struct state_sum *sum)
 	stands[search->depth].state = *sum;
 }
 
+bool search_circles(const struct search *search, const struct state_sum *sum)
+{
+	for (int32_t i = search->depth - 1; i >= 0 && search->nodes[i].proc == search->nodes[search->depth - 1].proc;
+	     i--)
+		if (stands[i].noted && stands[i].state.low == sum->low && stands[i].state.high == sum->high)
+			return true;
+	return false;
+}
+
 unsigned search_choose(struct search *search, uint32_t enabled)
 {
 	struct node *node = &search->nodes[search->depth];

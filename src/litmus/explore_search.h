@@ -142,6 +142,8 @@ static inline bool search_repeats(const struct search *search)
 
 /* search_note_state - the next node is where @sum was met first. */
 void search_note_state(struct search *search, const struct state_sum *sum);
+/* search_circles - whether the run has come back to @sum, and only one lane has taken steps meanwhile. */
+bool search_circles(const struct search *search, const struct state_sum *sum);
 /*
  * search_choose - the process for the next node. @enabled: those that could run, not empty; not looked at where
  * search_repeats. Returns: a process, or SEARCH_NOBODY: every continuation was tried elsewhere.
