@@ -63,8 +63,8 @@ uint64_t hook_load_at(const volatile void *object, size_t nbytes, const struct h
 void hook_quiet_begin(void);
 void hook_quiet_end(void);
 /*
- * hook_hold / hook_release - the lane has @lock, alone or together with others that share it; it is about to let go of
- * it. No steps: they tell the explorer what cannot happen meanwhile.
+ * hook_hold / hook_release - the lane's last step took @lock, alone or together with others that share it; its last
+ * step gave it back. No steps: they tell the explorer what cannot happen meanwhile.
  */
 void hook_hold(const volatile void *lock, bool alone);
 void hook_release(const volatile void *lock);

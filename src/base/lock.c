@@ -190,15 +190,18 @@ void rwlock_read_unlock(struct rwlock *lock)
 {
 	/* Counted where it was locked: only a writer changes where. */
 	struct rwlock_count *count = own_count(lock);
+	uint32_t state;
 
-	hook_release(lock);
 	if (count) {
 		atomic_fetch_sub(&count->readers, 1);
-		if (unlikely(atomic_load(&lock->state) & RWLOCK_WRITER))
-			tell_writer(lock);
-	} else if (unlikely(atomic_fetch_sub(&lock->state, 1) & RWLOCK_WRITER)) {
-		tell_writer(lock);
+		hook_release(lock);
+		state = atomic_load(&lock->state);
+	} else {
+		state = atomic_fetch_sub(&lock->state, 1);
+		hook_release(lock);
 	}
+	if (unlikely(state & RWLOCK_WRITER))
+		tell_writer(lock);
 	lock_rank_leave(lock->rank);
 }
 
@@ -251,8 +254,10 @@ void rwlock_write_lock_nested(struct rwlock *lock)
 
 void rwlock_write_unlock(struct rwlock *lock)
 {
+	uint32_t state = atomic_fetch_and(&lock->state, ~(RWLOCK_WRITER | RWLOCK_SLEEPERS));
+
 	hook_release(lock);
-	if (atomic_fetch_and(&lock->state, ~(RWLOCK_WRITER | RWLOCK_SLEEPERS)) & RWLOCK_SLEEPERS)
+	if (state & RWLOCK_SLEEPERS)
 		futex_wake(&lock->state);
 	lock_rank_leave(lock->rank);
 }

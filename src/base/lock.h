@@ -169,8 +169,8 @@ static inline void spin_lock_nested(struct spin *lock, enum lock_rank rank)
 
 static inline void spin_unlock(struct spin *lock, enum lock_rank rank)
 {
-	hook_release(lock);
 	atomic_store_explicit(&lock->held, 0, memory_order_release);
+	hook_release(lock);
 	lock_rank_leave(rank);
 #if exploring
 	if (rank >= LOCK_PINS)

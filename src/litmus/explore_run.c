@@ -95,6 +95,7 @@ void engine_lock_shared(void)
 		return;
 	hook_await(HOOK_UPDATE, &run.lock->held, is_free, 0);
 	run.lock->held = 1;
+	hook_hold(run.lock, true);
 }
 
 void engine_unlock_shared(void)
@@ -103,6 +104,7 @@ void engine_unlock_shared(void)
 		return;
 	hook_step(HOOK_STORE, &run.lock->held);
 	run.lock->held = 0;
+	hook_release(run.lock);
 }
 
 static bool has_changed(const volatile void *wakes, uintptr_t before)
@@ -123,7 +125,7 @@ void engine_wake(void)
 {
 	if (!run.meet)
 		return;
-	hook_step(HOOK_UPDATE, &run.lock->wakes);
+	hook_step(HOOK_ADD, &run.lock->wakes);
 	run.lock->wakes++;
 }
 

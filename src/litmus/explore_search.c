@@ -404,7 +404,6 @@ static void stand_before(struct search *search, const struct node *step, const s
 	stand->ops[step->proc] = *op;
 	stand->barred = (stand->barred & ~BIT(step->proc)) | (barred ? BIT(step->proc) : 0);
 	stand->alive = world->alive;
-	future_seen(step->proc, op, world->position);
 }
 
 /*
@@ -434,6 +433,7 @@ void search_step(struct search *search, unsigned proc, const struct op *op, cons
 	}
 	describe(step, op, world);
 	link_step(search, step);
+	future_seen(proc, op, world->position);
 	if (search->by_states)
 		stand_before(search, step, op, world);
 	else if (!search->exhaustive)
