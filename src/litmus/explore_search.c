@@ -326,19 +326,25 @@ static void find_races(struct search *search, struct node *step, const uint16_t 
 	memcpy(known, step->clock, sizeof(known));
 	for (int32_t i = step->before_on_object; i != SEARCH_NO_NODE; i = search->nodes[i].before_on_object) {
 		const struct node *node = &search->nodes[i];
+		bool could;
 
 		if (!search_kinds_depend((enum op_kind)node->kind, (enum op_kind)step->kind))
 			continue;
 		join(pending, node->clock);
 		if (comes_before(search, i, known))
 			continue;
-		/* A wait that could not end yet is no race, but with a bound it is a change of lanes for nothing. */
-		if (!search->bounded && !could_come_before(step, node))
+		/*
+		 * A wait that could not end yet is no race, but with a bound it is a change of lanes for nothing.
+		 * Before an addition it could, if the process's own addition, which goes together with that, had come
+		 * too.
+		 */
+		could = could_come_before(step, node);
+		if (!search->bounded && !could && node->kind != OP_ADD)
 			continue;
 		if (nraces == MOST_RACES)
 			abort();
 		races[nraces++] = i;
-		if (!search->bounded && knows(step, node))
+		if (!search->bounded && could && knows(step, node))
 			join(known, pending);
 	}
 	join(step->clock, pending);
@@ -399,7 +405,9 @@ static void stand_before(struct search *search, const struct node *step, const s
 			 const struct search_world *world)
 {
 	struct stand *stand = &stands[search->depth];
-	bool barred = step->known && !step->ready && search->objects[op->object].known == step->known;
+	/* An addition that goes together with this one could make way for a wait. */
+	bool barred = op->kind != OP_ADD && step->known && !step->ready &&
+		      search->objects[op->object].known == step->known;
 
 	stand->ops[step->proc] = *op;
 	stand->barred = (stand->barred & ~BIT(step->proc)) | (barred ? BIT(step->proc) : 0);
