@@ -26,8 +26,8 @@
 /*
  * A search of all interleavings has three parts. A scout with one preemption comes by most of what lanes share, so that
  * the real one need not begin anew late, and most mistakes show in it. The reduced search is soon through where lanes
- * seldom meet. Where they meet often the number of interleavings explodes while that of the states does not: then every
- * choice of every state is tried, once.
+ * seldom meet. Where they meet often the number of interleavings explodes while that of the states does not: then a run
+ * ends where it comes to a state that was met.
  */
 enum phase { PHASE_SCOUT, PHASE_REDUCED, PHASE_STATES };
 

@@ -9,6 +9,10 @@
  * the deepest that has such a note. Without a bound this is dynamic partial-order reduction with source sets and sleep
  * sets (Abdulla, Aronis, Jonsson, Sagonas 2014); with one, bounded partial-order reduction (Coons, Musuvathi, McKinley
  * 2013), which adds a note wherever the bound might have kept the search from getting there in another way.
+ *
+ * By states there are no clocks: another process is tried at a node if something that it did in what followed the
+ * node's step depends on that (Flanagan, Godefroid 2005), and what follows a state that was met is remembered (Yang,
+ * Chen, Gopalakrishnan, Kirby 2008).
  */
 #ifndef LITMUS_EXPLORE_SEARCH_H
 #define LITMUS_EXPLORE_SEARCH_H
