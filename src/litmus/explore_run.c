@@ -78,15 +78,32 @@ static bool is_free(const volatile void *held, uintptr_t unused)
 	return !*(const volatile uint32_t *)held;
 }
 
-/* Lanes meet outside of the engine only in tests with locks or files; in the others that is no choice. */
+static bool lanes_share_files(const struct litmus *litmus)
+{
+	for (size_t i = 0; i < litmus->nstmts; i++) {
+		const struct stmt *one = &litmus->stmts[i];
+
+		for (size_t j = 0; j < i && one->block && one->file >= 0; j++) {
+			const struct stmt *other = &litmus->stmts[j];
+
+			if (other->block == one->block && other->lane != one->lane && other->file >= 0)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* Lanes meet outside of the engine only where tests have locks, or files that several lanes use; else that is no
+ * choice.
+ */
 static bool lanes_meet(void)
 {
 	const struct litmus *litmus = run.litmus;
 
 	for (size_t i = 0; i < litmus->nnames; i++)
-		if (litmus->names[i].kind == NAME_LOCK || litmus->names[i].kind == NAME_FILE)
+		if (litmus->names[i].kind == NAME_LOCK)
 			return true;
-	return false;
+	return lanes_share_files(litmus);
 }
 
 void engine_lock_shared(void)
