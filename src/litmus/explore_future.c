@@ -3,7 +3,6 @@
 #include "explore_future.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -48,7 +47,7 @@ static struct {
 #define MOST_HELD  8
 #define MOST_LOCKS 4096
 
-/* Twice the number of a lock, plus one if it is shared; in ascending order, zeros at the end. */
+/* Twice the number of a lock, plus one if it is shared; in the order in which they were taken, zeros at the end. */
 struct locks {
 	uint32_t held[MOST_HELD];
 };
@@ -56,20 +55,10 @@ struct locks {
 static struct locks locks[MOST_LOCKS];
 static uint32_t nlocks = 1;
 
-static int compare_locks(const void *a, const void *b)
-{
-	uint32_t one = *(const uint32_t *)a - 1, other = *(const uint32_t *)b - 1;
-
-	return (one > other) - (one < other); /* zeros last */
-}
-
 /* Without room: none, which is never wrong. */
-static uint16_t number_of_locks(struct locks *set)
+static uint16_t number_of_locks(const struct locks *set)
 {
-	uint32_t i;
-
-	qsort(set->held, MOST_HELD, sizeof(*set->held), compare_locks);
-	for (i = 0; i < nlocks; i++)
+	for (uint32_t i = 0; i < nlocks; i++)
 		if (!memcmp(&locks[i], set, sizeof(*set)))
 			return (uint16_t)i;
 	if (nlocks == MOST_LOCKS)
@@ -78,24 +67,61 @@ static uint16_t number_of_locks(struct locks *set)
 	return (uint16_t)nlocks++;
 }
 
+static void add_lock(struct locks *set, uint32_t lock, bool alone)
+{
+	for (unsigned i = 0; i < MOST_HELD; i++) {
+		if (set->held[i])
+			continue;
+		set->held[i] = 2 * lock + !alone;
+		return;
+	}
+}
+
+static void remove_lock(struct locks *set, uint32_t lock)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < MOST_HELD; i++)
+		if (set->held[i] / 2 != lock)
+			set->held[n++] = set->held[i];
+	while (n < MOST_HELD)
+		set->held[n++] = 0;
+}
+
+/* The same few changes come again and again. */
+static uint16_t change(uint16_t number, uint32_t lock, bool take, bool alone)
+{
+	static struct {
+		uint32_t lock;
+		uint16_t number, result;
+		bool take, alone;
+	} known[1024], *slot;
+	struct locks set;
+
+	slot = &known[(lock * 37 + number * 5u + take * 2u + alone) % 1024];
+	if (slot->lock == lock && slot->number == number && slot->take == take && slot->alone == alone)
+		return slot->result;
+	set = locks[number];
+	if (take)
+		add_lock(&set, lock, alone);
+	else
+		remove_lock(&set, lock);
+	slot->lock = lock;
+	slot->number = number;
+	slot->take = take;
+	slot->alone = alone;
+	slot->result = number_of_locks(&set);
+	return slot->result;
+}
+
 uint16_t future_hold(uint16_t number, uint32_t lock, bool alone)
 {
-	struct locks set = locks[number];
-
-	if (set.held[MOST_HELD - 1])
-		return number;
-	set.held[MOST_HELD - 1] = 2 * lock + !alone;
-	return number_of_locks(&set);
+	return change(number, lock, true, alone);
 }
 
 uint16_t future_release(uint16_t number, uint32_t lock)
 {
-	struct locks set = locks[number];
-
-	for (unsigned i = 0; i < MOST_HELD; i++)
-		if (set.held[i] / 2 == lock)
-			set.held[i] = 0;
-	return number_of_locks(&set);
+	return change(number, lock, false, false);
 }
 
 bool future_excludes(uint16_t one, uint16_t other)
