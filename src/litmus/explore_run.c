@@ -20,7 +20,7 @@
 #define PAGES_PER_MAPPED 8 /* RAM for each page that the test maps: copies, and what lanes' caches hold */
 #define SCOUT_BOUND      1
 #define SCOUT_RUNS       1000
-#define REDUCED_RUNS     100000 /* of a reduced search before one by states takes over */
+#define REDUCED_RUNS     20000 /* of a reduced search before one by states takes over */
 #define SMALL_RAM        (UINT64_C(2) << 20)
 
 /*
