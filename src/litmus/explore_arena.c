@@ -67,7 +67,7 @@ int arena_open(void)
 	arena.last = reserve(NULL, ARENA_BYTES, 0);
 	if (arena.start != ARENA_START || !arena.copies || !arena.dirty || !arena.clean || !arena.added || !arena.last)
 		return -ENOMEM;
-	head = (struct arena_head *)(void *)arena.start;
+	head = (struct arena_head *)(void *)ARENA_START;
 	for (size_t i = 0; i < THREAD_SLOTS; i++)
 		head->used[i] = i * PART_BYTES + (i ? 0 : UCOW_PAGE_SIZE);
 	return 0;
