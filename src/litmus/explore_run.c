@@ -94,8 +94,8 @@ static bool lanes_share_files(const struct litmus *litmus)
 }
 
 /*
- * Lanes meet outside of the engine only where tests have locks, userfaultfds, or files that several lanes use; else that
- * is no choice.
+ * Lanes meet outside of the engine only where tests have locks, userfaultfds, or files that several lanes use; else
+ * that is no choice.
  */
 static bool lanes_meet(void)
 {
