@@ -79,13 +79,19 @@ UCOW_API UCOW_NODISCARD int ucow_uffd_create(struct ucow_mm *mm, const struct uc
 					     struct ucow_uffd **uffd);
 
 /**
- * ucow_uffd_close - unregister everything, lift all protection, wake everybody, free @uffd. What waits in the queue is
- * dropped, children that nobody has received included. NULL is allowed. May come after the space has ended.
- * Thread: any; no other call on @uffd may begin.
+ * ucow_uffd_shutdown - unregister everything, lift all protection, wake everybody. What waits in the queue is dropped,
+ * children that nobody has received included, and reads fail with -EBADF from now on: so that threads that read end,
+ * and ucow_uffd_close may follow. Thread: any, one at a time.
+ */
+UCOW_API void ucow_uffd_shutdown(struct ucow_uffd *uffd);
+
+/**
+ * ucow_uffd_close - ucow_uffd_shutdown, if that was not called, and free @uffd. NULL is allowed. May come after the
+ * space has ended. Thread: any; no other call on @uffd may begin, but one that waits in ucow_uffd_read may end.
  */
 UCOW_API void ucow_uffd_close(struct ucow_uffd *uffd);
 
-/** ucow_uffd_mm - the space that is watched; NULL: it has ended. Thread: any. */
+/** ucow_uffd_mm - the space that is watched; NULL: it has ended, or the userfaultfd was shut down. Thread: any. */
 UCOW_API struct ucow_mm *ucow_uffd_mm(const struct ucow_uffd *uffd);
 
 /** What may be done with a registered range. */

@@ -62,6 +62,12 @@ uint64_t hook_load_at(const volatile void *object, size_t nbytes, const struct h
 /* hook_quiet_begin / hook_quiet_end - between them steps are no choices (allocator caches, statistics). Nests. */
 void hook_quiet_begin(void);
 void hook_quiet_end(void);
+/*
+ * hook_hold / hook_release - the lane's last step took @lock, alone or together with others that share it; its last
+ * step gave it back. No steps: they tell the explorer what cannot happen meanwhile.
+ */
+void hook_hold(const volatile void *lock, bool alone);
+void hook_release(const volatile void *lock);
 /* hook_lane - the running lane's number; 0 outside of a parallel block. */
 unsigned hook_lane(void);
 #else
@@ -76,6 +82,15 @@ static inline void hook_quiet_begin(void)
 }
 static inline void hook_quiet_end(void)
 {
+}
+static inline void hook_hold(const volatile void *lock, bool alone)
+{
+	(void)lock;
+	(void)alone;
+}
+static inline void hook_release(const volatile void *lock)
+{
+	(void)lock;
 }
 #endif
 

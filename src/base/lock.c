@@ -178,8 +178,10 @@ void rwlock_read_lock(struct rwlock *lock)
 	for (;;) {
 		struct rwlock_count *count = own_count(lock);
 
-		if (likely(count ? try_read_spread(lock, count) : try_read_one_word(lock)))
+		if (likely(count ? try_read_spread(lock, count) : try_read_one_word(lock))) {
+			hook_hold(lock, false);
 			return;
+		}
 		sleep_off_writer(lock, atomic_load(&lock->state));
 	}
 }
@@ -188,14 +190,18 @@ void rwlock_read_unlock(struct rwlock *lock)
 {
 	/* Counted where it was locked: only a writer changes where. */
 	struct rwlock_count *count = own_count(lock);
+	uint32_t state;
 
 	if (count) {
 		atomic_fetch_sub(&count->readers, 1);
-		if (unlikely(atomic_load(&lock->state) & RWLOCK_WRITER))
-			tell_writer(lock);
-	} else if (unlikely(atomic_fetch_sub(&lock->state, 1) & RWLOCK_WRITER)) {
-		tell_writer(lock);
+		hook_release(lock);
+		state = atomic_load(&lock->state);
+	} else {
+		state = atomic_fetch_sub(&lock->state, 1);
+		hook_release(lock);
 	}
+	if (unlikely(state & RWLOCK_WRITER))
+		tell_writer(lock);
 	lock_rank_leave(lock->rank);
 }
 
@@ -231,6 +237,7 @@ static void write_lock(struct rwlock *lock)
 		if (readers_inside(lock, state))
 			futex_wait(&lock->leaving, leaving);
 	}
+	hook_hold(lock, true);
 }
 
 void rwlock_write_lock(struct rwlock *lock)
@@ -247,7 +254,10 @@ void rwlock_write_lock_nested(struct rwlock *lock)
 
 void rwlock_write_unlock(struct rwlock *lock)
 {
-	if (atomic_fetch_and(&lock->state, ~(RWLOCK_WRITER | RWLOCK_SLEEPERS)) & RWLOCK_SLEEPERS)
+	uint32_t state = atomic_fetch_and(&lock->state, ~(RWLOCK_WRITER | RWLOCK_SLEEPERS));
+
+	hook_release(lock);
+	if (state & RWLOCK_SLEEPERS)
 		futex_wake(&lock->state);
 	lock_rank_leave(lock->rank);
 }

@@ -138,6 +138,7 @@ static inline void spin_lock_raw(struct spin *lock, enum lock_rank rank)
 		hook_quiet_begin();
 	hook_await(HOOK_UPDATE, lock, spin_is_free, 0);
 	__atomic_store_n((uint32_t *)(void *)&lock->held, 1, __ATOMIC_RELAXED);
+	hook_hold(lock, true);
 #else
 	(void)rank;
 	while (unlikely(atomic_exchange_explicit(&lock->held, 1, memory_order_acquire)))
@@ -153,6 +154,7 @@ static inline bool spin_trylock(struct spin *lock, enum lock_rank rank)
 	if (__atomic_load_n((uint32_t *)(void *)&lock->held, __ATOMIC_RELAXED))
 		return false;
 	__atomic_store_n((uint32_t *)(void *)&lock->held, 1, __ATOMIC_RELAXED);
+	hook_hold(lock, true);
 #else
 	if (atomic_load_explicit(&lock->held, memory_order_relaxed) ||
 	    atomic_exchange_explicit(&lock->held, 1, memory_order_acquire))
@@ -178,6 +180,7 @@ static inline void spin_lock_nested(struct spin *lock, enum lock_rank rank)
 static inline void spin_unlock(struct spin *lock, enum lock_rank rank)
 {
 	atomic_store_explicit(&lock->held, 0, memory_order_release);
+	hook_release(lock);
 	lock_rank_leave(rank);
 #if exploring
 	if (rank >= LOCK_PINS)

@@ -7,6 +7,7 @@
 #include "base/slab.h"
 
 #include "base/host.h"
+#include "base/thread.h"
 
 #include <string.h>
 
@@ -22,6 +23,7 @@
 struct chunk {
 	struct list link;
 	uint32_t used;
+	uint32_t owner; /* explorer: whose fresh objects these are */
 	uint32_t fresh; /* objects never handed out; still zero from the host */
 	void *free;     /* linked through their first word */
 };
@@ -68,6 +70,44 @@ static char *map_aligned(size_t nbytes)
 	return area + before;
 }
 
+/*
+ * A chunk with a free object. Where a fresh object lies must not depend on which lane of the explorer came first, or
+ * one state would be many: each takes them from chunks of its own. What was freed goes to whoever comes next.
+ */
+static struct chunk *chunk_find(const struct slab *slab)
+{
+	if (exploring) {
+		struct chunk *own = NULL;
+
+		LIST_FOR_EACH (link, &slab->partial) {
+			struct chunk *chunk = container_of(link, struct chunk, link);
+
+			if (chunk->free)
+				return chunk;
+			if (!own && chunk->owner == thread_slot() && chunk->fresh < slab->objects_a_chunk)
+				own = chunk;
+		}
+		return own;
+	}
+	return list_is_empty(&slab->partial) ? NULL : container_of(slab->partial.next, struct chunk, link);
+}
+
+/* Among those of the explorer by address, for the same reason. */
+static void chunk_insert(struct slab *slab, struct chunk *chunk)
+{
+	struct list *before = &slab->partial;
+
+	if (exploring) {
+		chunk->owner = thread_slot();
+		LIST_FOR_EACH (link, &slab->partial)
+			if ((char *)link < (char *)chunk)
+				before = link;
+		list_add(before, &chunk->link);
+		return;
+	}
+	list_add_tail(before, &chunk->link);
+}
+
 /* Fresh chunks into @chunks, linked with one another. Returns: how many. */
 static unsigned chunks_create(struct list *chunks, bool grown)
 {
@@ -100,9 +140,9 @@ static bool grow_locked(struct slab *slab)
 		struct list *link = chunks.next;
 
 		list_del(link);
-		list_add_tail(&slab->partial, link);
+		chunk_insert(slab, container_of(link, struct chunk, link));
 	}
-	return !list_is_empty(&slab->partial);
+	return chunk_find(slab);
 }
 
 static void *chunk_take(struct slab *slab, struct chunk *chunk, bool *fresh)
@@ -131,11 +171,11 @@ void *slab_alloc(struct slab *slab)
 	bool fresh;
 
 	spin_lock(&slab->lock, LOCK_SLAB);
-	if (list_is_empty(&slab->partial) && !grow_locked(slab)) {
+	if (!chunk_find(slab) && !grow_locked(slab)) {
 		spin_unlock(&slab->lock, LOCK_SLAB);
 		return NULL;
 	}
-	chunk = container_of(slab->partial.next, struct chunk, link);
+	chunk = chunk_find(slab);
 	object = chunk_take(slab, chunk, &fresh);
 	spin_unlock(&slab->lock, LOCK_SLAB);
 	if (!fresh)
@@ -143,17 +183,30 @@ void *slab_alloc(struct slab *slab)
 	return object;
 }
 
+/* What was freed before the lanes run: the first to come would get it, see chunk_find. */
+static bool slab_gives_again(void)
+{
+#if exploring
+	return hook_live;
+#else
+	return true;
+#endif
+}
+
 void slab_free(struct slab *slab, void *object)
 {
 	struct chunk *chunk = (struct chunk *)(void *)((uintptr_t)object & ~(CHUNK_BYTES - 1)), *release = NULL;
+	bool again = slab_gives_again();
 
 	/* Whoever looks at it still is to be found out. */
 	hook_step(HOOK_STORE, object);
 	if (exploring)
 		memset(object, FREED_BYTE, slab->object_bytes);
 	spin_lock(&slab->lock, LOCK_SLAB);
-	memcpy(object, &chunk->free, sizeof(chunk->free));
-	chunk->free = object;
+	if (again) {
+		memcpy(object, &chunk->free, sizeof(chunk->free));
+		chunk->free = object;
+	}
 	slab->in_use--;
 	if (chunk->used-- == slab->objects_a_chunk) {
 		list_del(&chunk->link);

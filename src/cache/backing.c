@@ -167,7 +167,7 @@ int backing_size(const struct backing *backing, uint64_t *nbytes)
  */
 struct run {
 	int npieces;
-	struct iovec pieces[BACKING_RUN];
+	struct iovec pieces[BACKING_PIECES];
 };
 
 static void run_add(struct run *run, void *bytes, size_t nbytes)
@@ -194,7 +194,7 @@ static ssize_t read_once(const struct backing *backing, uint64_t index, void *co
 		errno = EIO;
 		return -1;
 	}
-	for (unsigned i = first; i < n; i++)
+	for (unsigned i = first; i < n && run.npieces < BACKING_PIECES; i++)
 		run_add(&run, bytes[i], UCOW_PAGE_SIZE);
 	return preadv(backing->fd, run.pieces, run.npieces, offset_of(backing, index + first));
 }
@@ -262,7 +262,7 @@ static ssize_t write_once(const struct backing *backing, uint64_t index, const v
 		errno = EIO;
 		return -1;
 	}
-	for (unsigned i = first; i < n; i++)
+	for (unsigned i = first; i < n && run.npieces < BACKING_PIECES; i++)
 		run_add(&run, (void *)(uintptr_t)bytes[i], bytes_within(index + i, size));
 	return pwritev(backing->fd, run.pieces, run.npieces, offset_of(backing, index + first));
 }
@@ -278,15 +278,15 @@ static unsigned pages_written(uint64_t index, unsigned first, unsigned n, uint64
 	return first;
 }
 
-/* Whole pages, in chunks that are written side by side; neighbours in memory are one piece within a chunk. */
-static void cut(struct backing_chunks *chunks, const void *const *bytes, unsigned n)
+/* Whole pages, in chunks of @per that are written side by side; neighbours in memory are one piece within a chunk. */
+static void cut(struct backing_chunks *chunks, const void *const *bytes, unsigned n, unsigned per)
 {
 	struct run run = {0};
 
 	for (unsigned i = 0; i < n; i++) {
-		struct backing_chunk *chunk = &chunks->chunks[i / BACKING_CHUNK];
+		struct backing_chunk *chunk = &chunks->chunks[i / per];
 
-		if (i % BACKING_CHUNK == 0) {
+		if (i % per == 0) {
 			chunks->n++;
 			chunk->pieces = chunks->pieces + i;
 			run.npieces = 0;
@@ -294,7 +294,7 @@ static void cut(struct backing_chunks *chunks, const void *const *bytes, unsigne
 		run_add(&run, (void *)(uintptr_t)bytes[i], UCOW_PAGE_SIZE);
 		chunk->npieces = run.npieces;
 		chunk->pieces[run.npieces - 1] = run.pieces[run.npieces - 1];
-		chunk->nbytes = (size_t)(i % BACKING_CHUNK + 1) << UCOW_PAGE_SHIFT;
+		chunk->nbytes = (size_t)(i % per + 1) << UCOW_PAGE_SHIFT;
 	}
 }
 
@@ -307,14 +307,19 @@ static bool is_aligned(const void *const *bytes, unsigned n)
 	return !(all & ~UCOW_PAGE_MASK);
 }
 
-/* Blocks for all of the run at once: writes into holes would each take theirs, one after the other. */
-static void fill_holes(const struct backing *backing, uint64_t index, unsigned n)
+/*
+ * Blocks for all of the run at once: writes into holes would each take theirs, one after the other. The host notes of
+ * each write that its blocks have bytes now, so that one is best. Returns: whether there was a hole.
+ */
+static bool fill_holes(const struct backing *backing, uint64_t index, unsigned n)
 {
 	off_t start = offset_of(backing, index), end = offset_of(backing, index + n);
 	off_t hole = lseek(backing->direct, start, SEEK_HOLE);
 
-	if (hole >= 0 && hole < end)
-		(void)fallocate(backing->direct, FALLOC_FL_KEEP_SIZE, hole, end - hole);
+	if (hole < 0 || hole >= end)
+		return false;
+	(void)fallocate(backing->direct, FALLOC_FL_KEEP_SIZE, hole, end - hole);
+	return true;
 }
 
 /*
@@ -324,17 +329,18 @@ static void fill_holes(const struct backing *backing, uint64_t index, unsigned n
 static unsigned write_direct(const struct backing *backing, uint64_t index, const void *const *bytes, unsigned n,
 			     uint64_t size)
 {
-	struct backing_chunks chunks;
+	struct backing_chunks *chunks;
 
 	if (!backing->ring || n < BACKING_DIRECT || !is_aligned(bytes, n))
 		return 0;
 	if (inject_fails(backing->inject, UCOW_INJECT_WRITE))
 		return 0;
 	n -= bytes_within(index + n - 1, size) < UCOW_PAGE_SIZE;
-	fill_holes(backing, index, n);
-	chunks.n = 0;
-	cut(&chunks, bytes, n);
-	return backing_ring_write(backing->ring, &chunks, offset_of(backing, index)) ? n : 0;
+	chunks = backing_ring_begin(backing->ring);
+	if (!chunks)
+		return 0;
+	cut(chunks, bytes, n, fill_holes(backing, index, n) ? BACKING_PIECES : BACKING_CHUNK);
+	return backing_ring_write(backing->ring, offset_of(backing, index)) ? n : 0;
 }
 
 int backing_write(const struct backing *backing, uint64_t index, const void *const *bytes, unsigned n, uint64_t size,
@@ -393,6 +399,8 @@ int backing_punch(const struct backing *backing, uint64_t from, uint64_t to)
 {
 	if (from >= to)
 		return 0;
+	if (inject_fails(backing->inject, UCOW_INJECT_WRITE))
+		return -EIO;
 	if (!fallocate(backing->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(backing->offset + from),
 		       (off_t)(to - from)))
 		return 0;

@@ -8,7 +8,7 @@
 
 #include "base/inject.h"
 
-#define BACKING_RUN            1024 /* pages that go in one request at most */
+#define BACKING_RUN            4096 /* pages that go in one request at most */
 #define BACKING_EXPLORED_PAGES 16   /* of the stand-in */
 
 struct backing_ring;

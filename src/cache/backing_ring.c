@@ -18,6 +18,7 @@ struct backing_ring {
 	struct mutex lock; /* LOCK_STORE; guards the rest; held while writes are waited for */
 	bool is_broken;    /* the kernel has refused it */
 	struct io_uring uring;
+	struct backing_chunks chunks;
 };
 
 /* A run on its way. */
@@ -118,15 +119,23 @@ static void write_chunks(struct backing_ring *ring, struct progress *at)
 	} while (at->flying || (at->next < at->chunks->n && !at->failed));
 }
 
-bool backing_ring_write(struct backing_ring *ring, const struct backing_chunks *chunks, off_t offset)
+struct backing_chunks *backing_ring_begin(struct backing_ring *ring)
 {
-	struct progress at = {.chunks = chunks, .offset = offset, .failed = true};
-
 	if (!mutex_trylock(&ring->lock))
-		return false;
-	at.failed = ring->is_broken;
-	if (!at.failed)
-		write_chunks(ring, &at);
+		return NULL;
+	if (ring->is_broken) {
+		mutex_unlock(&ring->lock);
+		return NULL;
+	}
+	ring->chunks.n = 0;
+	return &ring->chunks;
+}
+
+bool backing_ring_write(struct backing_ring *ring, off_t offset)
+{
+	struct progress at = {.chunks = &ring->chunks, .offset = offset};
+
+	write_chunks(ring, &at);
 	mutex_unlock(&ring->lock);
 	return !at.failed;
 }

@@ -25,7 +25,8 @@ static void *slot_read(const struct cache_node *node, uint64_t index)
 	return atomic_load_explicit(&node->slots[slot_in(node, index)], memory_order_acquire);
 }
 
-static struct ucow_page *look(const struct cache *cache, uint64_t index)
+/* The slot of page number @index, whether or not there is a page in it, or NULL. It stays as long as the cache does. */
+static _Atomic(void *) *find_slot(const struct cache *cache, uint64_t index)
 {
 	struct cache_node *node = atomic_load_explicit(&cache->root, memory_order_acquire);
 
@@ -33,27 +34,36 @@ static struct ucow_page *look(const struct cache *cache, uint64_t index)
 		return NULL;
 	while (node && node->shift)
 		node = slot_read(node, index);
-	return node ? slot_read(node, index) : NULL;
+	return node ? &node->slots[slot_in(node, index)] : NULL;
 }
 
 const struct ucow_page *cache_look(const struct cache *cache, uint64_t index)
 {
-	return look(cache, index);
+	_Atomic(void *) *slot = find_slot(cache, index);
+
+	return slot ? atomic_load_explicit(slot, memory_order_acquire) : NULL;
 }
 
 /* A page that is taken out of the index loses the cache's reference afterwards: who finds it there still has it. */
 int cache_find(struct cache *cache, uint64_t index, struct ucow_page **page)
 {
+	_Atomic(void *) *slot;
 	struct ucow_page *found;
 	int error;
 
 	if (index >= cache_end(cache))
 		return -ENXIO;
-	while ((found = look(cache, index))) {
+	slot = find_slot(cache, index);
+	while (slot && (found = atomic_load_explicit(slot, memory_order_acquire))) {
+		if (likely(cache->is_anonymous)) {
+			page_get(found);
+			*page = found;
+			return 0;
+		}
 		error = page_try_get(found);
 		if (error == -ENOMEM)
 			return error;
-		if (!error && look(cache, index) == found) {
+		if (likely(!error) && likely(atomic_load_explicit(slot, memory_order_acquire) == found)) {
 			*page = found;
 			return 0;
 		}
@@ -296,7 +306,7 @@ bool cache_remove(struct cache *cache, struct ucow_page *page)
 	bool was_in;
 
 	spin_lock(&cache->lock, LOCK_CACHE);
-	was_in = is_in(cache, page);
+	was_in = is_in(cache, page) && !page_is(page, PAGE_WRITEBACK);
 	if (was_in)
 		take_out(cache, page);
 	spin_unlock(&cache->lock, LOCK_CACHE);
@@ -453,6 +463,7 @@ struct cache *cache_create(struct ucow_machine *machine, uint64_t nbytes, const 
 	cache->machine = machine;
 	atomic_init(&cache->size, nbytes);
 	list_init(&cache->users);
+	cache->is_anonymous = !backing;
 	cache->backing = backing ? *backing : (struct backing){.fd = -1};
 	cache->readahead = CACHE_READAHEAD;
 	mutex_init(&cache->resize, LOCK_FILE);

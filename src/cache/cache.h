@@ -43,6 +43,7 @@ struct cache {
 	uint64_t nusers;              /* (K) */
 	_Atomic uint32_t openers;     /* (A) */
 	struct backing backing;       /* (C) none: memory-backed */
+	bool is_anonymous;            /* (C) never has an opener: pages stay as long as the cache does */
 	bool is_part;                 /* (C) of a host file that keeps its length */
 	unsigned readahead;           /* (C) */
 	struct errseq errors;         /* of writing and reading */
@@ -77,7 +78,8 @@ struct cache_user {
 /* ---- life ---- */
 
 /*
- * cache_create - a cache of @nbytes, with one reference. @backing, which passes to the cache, may be NULL: memory.
+ * cache_create - a cache of @nbytes, with one reference. @backing, which passes to the cache, is NULL for memory that
+ * has no opener either.
  * Returns: NULL: no memory, and @backing is the caller's still.
  */
 struct cache *cache_create(struct ucow_machine *machine, uint64_t nbytes, const struct backing *backing);
@@ -149,8 +151,8 @@ static inline bool cache_is_filled(const struct ucow_page *page)
 int cache_insert(struct cache *cache, uint64_t index, struct ucow_page *made, struct ucow_page **page);
 /*
  * cache_remove - take @page out of its cache, clean. Its flag (PAGE_SHMEM, PAGE_FILE) goes and it has no number any
- * more; the cache's reference passes to the caller. Requires: the page lock, or no other user. Returns: whether it was
- * in @cache.
+ * more; the cache's reference passes to the caller. Requires: the page lock, or no other user. Returns: false: it is
+ * not in @cache, or is being written back.
  */
 bool cache_remove(struct cache *cache, struct ucow_page *page);
 /* cache_is_in - @page is in some cache. */

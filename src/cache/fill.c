@@ -156,19 +156,25 @@ int cache_fetch(struct cache *cache, struct ucow_mm *mm, uint64_t index, struct 
 
 /* ---- writing what nobody maps or has open ---- */
 
+/* A page that cannot be written is given up, for nobody will try again; those behind it are not. */
 static void write_run(struct cache *cache, struct ucow_page *const *pages, unsigned n)
 {
 	const void *bytes[CACHE_BATCH];
-	unsigned nwritten = 0;
-	int error;
 
 	for (unsigned i = 0; i < n; i++)
 		bytes[i] = page_bytes(pages[i]);
-	error = backing_write(&cache->backing, pages[0]->index, bytes, n, cache_size(cache), &nwritten);
-	atomic_fetch_add_explicit(&cache->nwritten, nwritten, memory_order_relaxed);
-	if (error) {
-		atomic_fetch_add_explicit(&cache->write_errors, 1, memory_order_relaxed);
-		errseq_record(&cache->errors, error);
+	for (unsigned done = 0; done < n;) {
+		unsigned nwritten = 0;
+		int error = backing_write(&cache->backing, pages[done]->index, bytes + done, n - done,
+					  cache_size(cache), &nwritten);
+
+		atomic_fetch_add_explicit(&cache->nwritten, nwritten, memory_order_relaxed);
+		done += nwritten;
+		if (error) {
+			atomic_fetch_add_explicit(&cache->write_errors, 1, memory_order_relaxed);
+			errseq_record(&cache->errors, error);
+			done++;
+		}
 	}
 	for (unsigned i = 0; i < n; i++)
 		cache_end_write(cache, pages[i], false);

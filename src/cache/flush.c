@@ -9,7 +9,15 @@
 
 #include <errno.h>
 
-#define BATCH (exploring ? 4u : (unsigned)FLUSH_BATCH)
+#define BATCH (exploring ? 4u : 4096u)
+#define SMALL (exploring ? 4u : (unsigned)FLUSH_BATCH)
+
+/* What a batch needs for each page. */
+struct room {
+	struct ucow_page *pages[FLUSH_BATCH], *found[FLUSH_BATCH];
+	const void *bytes[FLUSH_BATCH];
+	bool bounce[FLUSH_BATCH];
+};
 
 /* Pages under writeback, in order. */
 struct batch {
@@ -17,15 +25,51 @@ struct batch {
 	unsigned n;
 	unsigned nbounce; /* of these: written from a copy */
 	uint64_t nwritten;
-	struct ucow_page *pages[FLUSH_BATCH];
-	bool bounce[FLUSH_BATCH];
-	char *copies; /* room for `room` copies, of which a run has taken `used` */
+	unsigned most;            /* pages in one batch */
+	struct ucow_page **pages; /* by number, as the next two: */
+	const void **bytes;       /* where they are written from */
+	bool *bounce;             /* from a copy */
+	struct ucow_page **found; /* for collect */
+	void *memory;             /* what these are in; NULL: a struct room */
+	char *copies;             /* room for `room` copies, of which a run has taken `used` */
 	unsigned room, used;
 };
 
 static struct counters *counters_of(const struct batch *batch)
 {
 	return &batch->cache->machine->counters;
+}
+
+/* ---- memory ---- */
+
+/* Many pages at once are written faster; where memory lacks, or there are few, those in @room do. */
+static void batch_init(struct batch *batch, struct cache *cache, struct room *room)
+{
+	const size_t each = 3 * sizeof(void *) + sizeof(bool);
+	bool many = atomic_load_explicit(&cache->machine->ndirty, memory_order_relaxed) > SMALL;
+
+	*batch = (struct batch){
+		.cache = cache,
+		.most = SMALL,
+		.pages = room->pages,
+		.bytes = room->bytes,
+		.bounce = room->bounce,
+		.found = room->found,
+	};
+	if (many && !inject_fails(&cache->machine->inject, UCOW_INJECT_OTHER))
+		batch->memory = host_alloc(BATCH * each);
+	if (!batch->memory)
+		return;
+	batch->most = BATCH;
+	batch->pages = batch->memory;
+	batch->found = batch->pages + BATCH;
+	batch->bytes = (const void **)(batch->found + BATCH);
+	batch->bounce = (bool *)(batch->bytes + BATCH);
+}
+
+static void batch_destroy(struct batch *batch)
+{
+	host_free(batch->memory);
 }
 
 /* ---- collect ---- */
@@ -42,9 +86,10 @@ static void add(struct batch *batch, struct ucow_page *page)
  */
 static struct ucow_page *collect(struct batch *batch, uint64_t *index, uint64_t last, bool wait, unsigned most)
 {
-	struct ucow_page *pages[FLUSH_BATCH], *busy = NULL;
+	struct ucow_page **pages = batch->found, *busy = NULL;
 	unsigned n = cache_gather(batch->cache, *index, last, CACHE_DIRTY, pages, most);
 
+	batch->n = batch->nbounce = 0;
 	*index = n == most ? pages[n - 1]->index + 1 : last + 1;
 	for (unsigned i = 0; i < n; i++) {
 		if (!busy && cache_begin_write(batch->cache, pages[i])) {
@@ -177,15 +222,15 @@ static unsigned run_end(const struct batch *batch, unsigned from)
 /* An error of one page is not that of those behind it, unless there is no room for any. */
 static unsigned write_run(struct batch *batch, unsigned from, unsigned to)
 {
-	const void *bytes[FLUSH_BATCH];
 	uint64_t size = cache_size(batch->cache);
 	unsigned nwritten;
 	int error;
 
 	batch->used = 0;
 	for (unsigned i = from; i < to; i++)
-		bytes[i - from] = bytes_of(batch, i);
-	error = backing_write(&batch->cache->backing, batch->pages[from]->index, bytes, to - from, size, &nwritten);
+		batch->bytes[i - from] = bytes_of(batch, i);
+	error = backing_write(&batch->cache->backing, batch->pages[from]->index, batch->bytes, to - from, size,
+			      &nwritten);
 	for (unsigned i = 0; i < nwritten; i++)
 		finish_page(batch, from++);
 	if (!error)
@@ -221,23 +266,26 @@ static void write_batch(struct batch *batch)
 
 uint64_t flush_range(struct cache *cache, uint64_t first, uint64_t last, bool wait, uint64_t most)
 {
-	uint64_t index = first, done = 0;
+	uint64_t index = first;
+	struct batch batch;
+	struct room room;
 
 	last = min_u64(last, UINT64_MAX - 1);
-	while (index <= last && done < most) {
-		struct batch batch = {.cache = cache};
-		struct ucow_page *busy = collect(&batch, &index, last, wait, (unsigned)min_u64(BATCH, most - done));
+	batch_init(&batch, cache, &room);
+	while (index <= last && batch.nwritten < most) {
+		unsigned n = (unsigned)min_u64(batch.most, most - batch.nwritten);
+		struct ucow_page *busy = collect(&batch, &index, last, wait, n);
 
 		write_batch(&batch);
-		done += batch.nwritten;
 		if (busy) {
 			flush_wait_page(busy);
 			page_put(busy);
 		}
 	}
+	batch_destroy(&batch);
 	if (wait)
 		flush_wait(cache, first, last);
-	return done;
+	return batch.nwritten;
 }
 
 void flush_sync(struct cache *cache, uint64_t first, uint64_t last)
@@ -254,13 +302,16 @@ void flush_sync(struct cache *cache, uint64_t first, uint64_t last)
 
 uint64_t flush_pages(struct cache *cache, struct ucow_page *const *pages, unsigned n)
 {
-	struct batch batch = {.cache = cache};
+	struct room room;
+	struct batch batch;
 
 	UCOW_BUG_ON(n > FLUSH_BATCH);
+	batch_init(&batch, cache, &room);
 	for (unsigned i = 0; i < n; i++)
 		if (cache_begin_write(cache, pages[i]))
 			add(&batch, pages[i]);
 	write_batch(&batch);
+	batch_destroy(&batch);
 	return batch.nwritten;
 }
 

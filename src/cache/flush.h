@@ -23,7 +23,7 @@ void flush_sync(struct cache *cache, uint64_t first, uint64_t last);
 
 /* flush_pages - those of @pages, in order, with a reference each, that are dirty. Requires, returns: as the range. */
 uint64_t flush_pages(struct cache *cache, struct ucow_page *const *pages, unsigned n);
-#define FLUSH_BATCH 1024
+#define FLUSH_BATCH 64
 
 /* flush_wait_page - until @page is not under writeback. Requires: a reference; no lock that a writer may need. */
 void flush_wait_page(struct ucow_page *page);

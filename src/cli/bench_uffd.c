@@ -30,9 +30,11 @@ static void watched_close(void *state)
 	struct ucow_uffd *uffd = watched->uffd;
 
 	/* Whoever reads is told, and ends. */
-	ucow_uffd_close(uffd);
-	if (watched->has_thread)
+	if (watched->has_thread) {
+		ucow_uffd_shutdown(uffd);
 		pthread_join(watched->thread, NULL);
+	}
+	ucow_uffd_close(uffd);
 	free(watched->regions);
 	bench_space_close(watched->space);
 	free(watched);

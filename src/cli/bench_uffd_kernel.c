@@ -80,7 +80,7 @@ static int register_all(struct watched *watched, uint64_t features)
 		.mode = UFFDIO_REGISTER_MODE_WP,
 	};
 
-	watched->fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	watched->fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK); /* else poll(2) fails */
 	if (watched->fd < 0)
 		return -errno;
 	return ioctl(watched->fd, UFFDIO_API, &api) || ioctl(watched->fd, UFFDIO_REGISTER, &range) ? -errno : 0;

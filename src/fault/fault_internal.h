@@ -5,21 +5,22 @@
 
 #include "fault/fault.h"
 
+/* It is cleared for every fault: a few bytes more, and compilers do that in a slow way. */
 struct fault {
 	struct ucow_mm *mm;
 	struct vma *vma;
 	uint64_t va;    /* page aligned */
 	unsigned flags; /* enum fault_flag */
+	unsigned user;  /* with FAULT_USERFAULT: UCOW_UFFD_FAULT_* */
 	struct table *leaf;
 	struct pte pte;               /* as classified; acted upon only if still so under the leaf's lock */
 	struct ucow_page *waited_for; /* its lock was waited for and is held, with a reference; else NULL */
 	struct ucow_page *to_lock;    /* with FAULT_LOCK_PAGE: which page, with a reference */
-	bool for_bytes;               /* with FAULT_LOCK_PAGE: until these have come or gone; not for a decision */
 	struct ucow_page *brought;    /* read, from swap or its file, for this fault, with a reference; else NULL */
-	bool is_private;              /* the path to the leaf */
 	uint64_t shape;               /* read before the walk */
 	struct uffd_wait *wait;       /* NULL: who faults cannot wait for a userfaultfd */
-	unsigned user;                /* with FAULT_USERFAULT: UCOW_UFFD_FAULT_* */
+	bool for_bytes;               /* with FAULT_LOCK_PAGE: until these have come or gone; not for a decision */
+	bool is_private;              /* the path to the leaf */
 };
 
 static inline void fault_count(struct fault *fault, enum ucow_counter counter)

@@ -7,6 +7,7 @@
 #include "explore_arena.h"
 
 #include "base/host.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -14,15 +15,19 @@
 #include <sys/mman.h>
 
 #define ARENA_BYTES ((size_t)1 << 32)
+#define PART_BYTES  (ARENA_BYTES / THREAD_SLOTS)
 #define ARENA_PAGES (ARENA_BYTES / UCOW_PAGE_SIZE)
 /* Always the same, so that whatever depends on addresses is the same in every run, and where a finding is replayed. */
 #define ARENA_START ((char *)0x300000000000)
 #define LINE_BYTES  64
 #define FREED_BYTE  0x5d
 
-/* At the start of the arena, and so put back with the rest. */
+/*
+ * At the start of the arena, and so put back with the rest. Each lane takes memory from a part of its own: what it is
+ * given does not depend on what others take.
+ */
 struct arena_head {
-	size_t used;
+	size_t used[THREAD_SLOTS];
 };
 
 /* Before each piece of host_alloc. */
@@ -38,6 +43,8 @@ static struct {
 	uint32_t *dirty; /* numbers of pages that were stored to in some run */
 	const char *left_out, *left_out_end;
 	struct state_sum *clean; /* of each of them: what it adds to a state as it was at the snapshot */
+	struct state_sum *added; /* the same, as it was when it was added last, */
+	char *last;              /* and that: most pages have not changed since */
 } arena;
 
 static void *reserve(void *wish, size_t nbytes, int flags)
@@ -50,13 +57,19 @@ static void *reserve(void *wish, size_t nbytes, int flags)
 
 int arena_open(void)
 {
+	struct arena_head *head;
+
 	arena.start = reserve(ARENA_START, ARENA_BYTES, MAP_FIXED_NOREPLACE);
 	arena.copies = reserve(NULL, ARENA_BYTES, 0);
 	arena.dirty = reserve(NULL, ARENA_PAGES * sizeof(*arena.dirty), 0);
 	arena.clean = reserve(NULL, ARENA_PAGES * sizeof(*arena.clean), 0);
-	if (arena.start != ARENA_START || !arena.copies || !arena.dirty || !arena.clean)
+	arena.added = reserve(NULL, ARENA_PAGES * sizeof(*arena.added), 0);
+	arena.last = reserve(NULL, ARENA_BYTES, 0);
+	if (arena.start != ARENA_START || !arena.copies || !arena.dirty || !arena.clean || !arena.added || !arena.last)
 		return -ENOMEM;
-	((struct arena_head *)(void *)arena.start)->used = UCOW_PAGE_SIZE;
+	head = (struct arena_head *)(void *)ARENA_START;
+	for (size_t i = 0; i < THREAD_SLOTS; i++)
+		head->used[i] = i * PART_BYTES + (i ? 0 : UCOW_PAGE_SIZE);
 	return 0;
 }
 
@@ -115,10 +128,15 @@ void arena_add(struct state_sum *sum)
 {
 	for (size_t i = 0; i < arena.ndirty; i++) {
 		size_t at = (size_t)arena.dirty[i] * UCOW_PAGE_SIZE;
+		char *last = arena.last + i * UCOW_PAGE_SIZE;
 
-		add_page(sum, arena.start + at, at);
-		sum->low -= arena.clean[i].low;
-		sum->high -= arena.clean[i].high;
+		if (memcmp(last, arena.start + at, UCOW_PAGE_SIZE)) {
+			memcpy(last, arena.start + at, UCOW_PAGE_SIZE);
+			arena.added[i] = (struct state_sum){0, 0};
+			add_page(&arena.added[i], last, at);
+		}
+		sum->low += arena.added[i].low - arena.clean[i].low;
+		sum->high += arena.added[i].high - arena.clean[i].high;
 	}
 }
 
@@ -131,18 +149,22 @@ bool arena_fault(void *address)
 	at = (size_t)((char *)address - arena.start) & UCOW_PAGE_MASK;
 	memcpy(arena.copies + at, arena.start + at, UCOW_PAGE_SIZE);
 	arena.dirty[arena.ndirty] = (uint32_t)(at / UCOW_PAGE_SIZE);
-	add_page(&arena.clean[arena.ndirty++], arena.copies + at, at);
+	memcpy(arena.last + arena.ndirty * UCOW_PAGE_SIZE, arena.start + at, UCOW_PAGE_SIZE);
+	add_page(&arena.clean[arena.ndirty], arena.copies + at, at);
+	arena.added[arena.ndirty] = arena.clean[arena.ndirty];
+	arena.ndirty++;
 	return !mprotect(arena.start + at, UCOW_PAGE_SIZE, PROT_READ | PROT_WRITE);
 }
 
 static void *take(size_t nbytes, size_t align)
 {
 	struct arena_head *head = (void *)arena.start;
-	size_t at = arena.start ? (head->used + align - 1) & ~(align - 1) : ARENA_BYTES;
+	unsigned part = thread_slot();
+	size_t end = (part + 1) * PART_BYTES, at = arena.start ? (head->used[part] + align - 1) & ~(align - 1) : end;
 
-	if (nbytes > ARENA_BYTES - at)
+	if (nbytes > end - at)
 		return NULL;
-	head->used = at + nbytes;
+	head->used[part] = at + nbytes;
 	return arena.start + at;
 }
 

@@ -142,6 +142,16 @@ void fibre_prepare(struct fibre *fibre, void (*entry)(void *arg), void *arg)
 	fibre->top = saved;
 }
 
+void fibre_wipe(struct fibre *fibre, size_t nbytes)
+{
+	char *top = fibre->top;
+	size_t room = (size_t)(top - fibre->stack);
+
+	if (nbytes > room)
+		nbytes = room;
+	memset(top - nbytes, 0, nbytes);
+}
+
 void fibre_change(struct fibre *from, struct fibre *to)
 {
 	fibre_swap(&from->top, to->top);

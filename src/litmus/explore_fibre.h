@@ -19,4 +19,10 @@ void fibre_prepare(struct fibre *fibre, void (*entry)(void *arg), void *arg);
 /* fibre_change - leave @from, go on with @to. */
 void fibre_change(struct fibre *from, struct fibre *to);
 
+/*
+ * fibre_wipe - zero @nbytes of the stack beyond what is in use. It says nothing, but frames that come to lie there have
+ * holes in which it would show. Requires: @fibre does not run.
+ */
+void fibre_wipe(struct fibre *fibre, size_t nbytes);
+
 #endif

@@ -3,6 +3,7 @@
 #include "explore_lanes.h"
 
 #include "explore_fibre.h"
+#include "explore_future.h"
 
 #include "base/event.h"
 #include "base/futex.h"
@@ -11,11 +12,13 @@
 #include <errno.h>
 #include <string.h>
 
-#define STACK_BYTES   ((size_t)256 << 10)
-#define LANE_NODES    20000   /* a lane that comes to more choices, */
-#define LANE_STEPS    4000000 /* or takes more steps, does not end */
-#define BUFFER_STORES 16      /* a fuller buffer must let one go first */
-#define BIT(proc)     ((uint32_t)1 << (proc))
+#define STACK_BYTES    ((size_t)256 << 10)
+#define WIPED_BYTES    ((size_t)4 << 10)
+#define WIPED_AT_FIRST ((size_t)32 << 10)
+#define LANE_NODES     20000   /* a lane that comes to more choices, */
+#define LANE_STEPS     4000000 /* or takes more steps, does not end */
+#define BUFFER_STORES  16      /* a fuller buffer must let one go first */
+#define BIT(proc)      ((uint32_t)1 << (proc))
 
 struct stored {
 	volatile char *object;
@@ -40,6 +43,7 @@ struct lane {
 	uint64_t value;
 	size_t nbytes;
 	const struct hook_site *site;
+	uint16_t locks; /* that it holds */
 	/* Its store buffer, oldest first. */
 	struct stored buffer[BUFFER_STORES];
 	unsigned nbuffered;
@@ -265,10 +269,41 @@ static void order_after(struct search_world *world, unsigned proc)
 		world->after[world->nafter++] = search->last_of_proc[search_flusher(proc)];
 }
 
+static struct op op_of(unsigned proc)
+{
+	return proc < SEARCH_LANES ? lane_op(&live.lanes[proc]) : flush_op(&live.lanes[proc - SEARCH_LANES]);
+}
+
+static uint64_t position_of(const struct lane *lane)
+{
+	return (uint64_t)live.block << 32 | lane->steps;
+}
+
+/* Of @enabled, who is not expected to race with what other lanes do. */
+static uint32_t who_is_alone(uint32_t enabled)
+{
+	uint32_t alone = enabled;
+
+	for (uint32_t left = enabled; left; left &= left - 1) {
+		unsigned proc = (unsigned)__builtin_ctz(left);
+		struct op op = op_of(proc);
+
+		for (unsigned i = 0; i < live.nlanes; i++) {
+			const struct lane *other = &live.lanes[i];
+
+			if (i != proc % SEARCH_LANES && (!other->ended || other->nbuffered) &&
+			    (future_expects(i, position_of(other), &op) ||
+			     future_expects(search_flusher(i), position_of(other), &op)))
+				alone &= ~BIT(proc);
+		}
+	}
+	return alone;
+}
+
 static void tell_search(unsigned proc)
 {
 	struct search *search = live.options.search;
-	struct op op = proc < SEARCH_LANES ? lane_op(&live.lanes[proc]) : flush_op(&live.lanes[proc - SEARCH_LANES]);
+	struct op op = op_of(proc);
 	struct search_world world;
 
 	if (search_repeats(search)) {
@@ -276,6 +311,7 @@ static void tell_search(unsigned proc)
 		return;
 	}
 	world = (struct search_world){.block = live.block, .at = proc < SEARCH_LANES ? live.lanes[proc].steps : 0};
+	world.position = position_of(&live.lanes[proc % SEARCH_LANES]);
 	order_after(&world, proc);
 	for (unsigned i = 0; i < live.nlanes; i++) {
 		if (!live.lanes[i].ended) {
@@ -295,7 +331,7 @@ static void tell_search(unsigned proc)
 /* What waits for ever could have come earlier too. */
 static void tell_blocked(void)
 {
-	struct search_world world = {0};
+	struct search_world world = {.block = live.block};
 
 	for (unsigned i = 0; i < live.nlanes; i++)
 		if (!live.lanes[i].ended)
@@ -339,9 +375,11 @@ static void add_lane(struct state_sum *sum, const struct lane *lane)
 	}
 }
 
-/* Whether a run has stood here before. Numbers of parts from 2^32 on are those of memory. */
-static bool stood_here(void)
+/* Whether a run has stood here before; in *circles, whether it was this one, and one lane alone has run since. Numbers
+ * of parts from 2^32 on are those of memory. */
+static bool stood_here(bool *circles)
 {
+	struct search *search = live.options.search;
 	struct state_sum sum = {live.block, 0};
 
 	for (unsigned i = 0; i < live.nlanes; i++)
@@ -349,12 +387,20 @@ static bool stood_here(void)
 	hook_quiet_begin();
 	live.options.add_memory(&sum);
 	hook_quiet_end();
-	return states_meet(&sum);
+	search->end_block = live.block;
+	if (states_meet(&sum, &search->end_future)) {
+		*circles = search->end_future == FUTURE_OPEN && search_circles(search, &sum);
+		return true;
+	}
+	search->end_future = FUTURE_NOTHING;
+	search_note_state(search, &sum);
+	return false;
 }
 
 static bool choose(unsigned *proc)
 {
 	struct search *search = live.options.search;
+	bool circles = false;
 	uint32_t enabled;
 
 	if (search && search_repeats(search)) {
@@ -369,10 +415,12 @@ static bool choose(unsigned *proc)
 		return false;
 	}
 	/* The choice that this run is to make otherwise is one at a state that was met. */
-	if (live.options.add_memory && search->depth > search->chosen && stood_here()) {
-		live.end = LANES_PRUNED;
+	if (live.options.add_memory && search->depth > search->chosen && stood_here(&circles)) {
+		live.end = circles ? LANES_LIVELOCK : LANES_PRUNED;
 		return false;
 	}
+	if (search && search->by_states && search->depth > search->chosen)
+		search->alone = who_is_alone(enabled);
 	*proc = search ? search_choose(search, enabled) : follow(enabled);
 	if (*proc == SEARCH_NOBODY)
 		live.end = search ? LANES_PRUNED : LANES_MISFIT;
@@ -468,6 +516,8 @@ static void take_turns(void)
 		note_stop(proc, false);
 		live.last = live.current = proc;
 		fibre_change(&live.main, &live.lanes[proc].fibre);
+		if (live.options.add_memory)
+			fibre_wipe(&live.lanes[proc].fibre, WIPED_BYTES);
 	}
 }
 
@@ -486,6 +536,8 @@ static void prepare_lane(struct lane *lane)
 
 	*lane = (struct lane){.fibre = fibre, .op = {.kind = OP_LOCAL}, .next = live.followed};
 	fibre_prepare(&lane->fibre, lane_begin, lane);
+	if (live.options.add_memory)
+		fibre_wipe(&lane->fibre, WIPED_AT_FIRST);
 }
 
 enum lanes_end lanes_run(unsigned n, void (*entry)(void *arg, unsigned number), void *arg)
@@ -638,7 +690,8 @@ static struct lane *announce(enum op_kind kind, const volatile void *object, con
 	struct lane *lane = &live.lanes[live.current];
 	bool has_object = kind != OP_LOCAL && kind != OP_PUSH && kind != OP_EXPEDITE;
 
-	lane->op = (struct op){.kind = kind, .object = has_object ? number_of(object) : SEARCH_FENCES};
+	lane->op = (struct op){
+		.kind = kind, .object = has_object ? number_of(object) : SEARCH_FENCES, .locks = lane->locks};
 	lane->object = object;
 	lane->site = site;
 	lane->stores = false;
@@ -770,6 +823,28 @@ uint64_t hook_load_at(const volatile void *object, size_t nbytes, const struct h
 	value = 0;
 	memcpy(&value, (const void *)(uintptr_t)object, nbytes);
 	return value;
+}
+
+void hook_hold(const volatile void *lock, bool alone)
+{
+	struct lane *lane = &live.lanes[live.current];
+	uint16_t number;
+
+	if (is_silent() || !live.options.search)
+		return;
+	number = future_hold(FUTURE_NO_LOCKS, number_of(lock), alone);
+	for (unsigned i = 0; i < live.nlanes; i++)
+		if (i != live.current && !live.lanes[i].ended && future_excludes(live.lanes[i].locks, number))
+			UCOW_BUG("two lanes have one lock");
+	lane->locks = future_hold(lane->locks, number_of(lock), alone);
+}
+
+void hook_release(const volatile void *lock)
+{
+	struct lane *lane = &live.lanes[live.current];
+
+	if (!is_silent() && live.options.search)
+		lane->locks = future_release(lane->locks, number_of(lock));
 }
 
 void hook_quiet_begin(void)

@@ -20,14 +20,14 @@
 #define PAGES_PER_MAPPED 8 /* RAM for each page that the test maps: copies, and what lanes' caches hold */
 #define SCOUT_BOUND      1
 #define SCOUT_RUNS       1000
-#define REDUCED_RUNS     1500000 /* of a reduced search before one by states takes over */
+#define REDUCED_RUNS     20000 /* of a reduced search before one by states takes over */
 #define SMALL_RAM        (UINT64_C(2) << 20)
 
 /*
  * A search of all interleavings has three parts. A scout with one preemption comes by most of what lanes share, so that
  * the real one need not begin anew late, and most mistakes show in it. The reduced search is soon through where lanes
- * seldom meet. Where they meet often the number of interleavings explodes while that of the states does not: then every
- * choice of every state is tried, once.
+ * seldom meet. Where they meet often the number of interleavings explodes while that of the states does not: then a run
+ * ends where it comes to a state that was met.
  */
 enum phase { PHASE_SCOUT, PHASE_REDUCED, PHASE_STATES };
 
@@ -78,15 +78,33 @@ static bool is_free(const volatile void *held, uintptr_t unused)
 	return !*(const volatile uint32_t *)held;
 }
 
-/* Lanes meet outside of the engine only in tests with locks or files; in the others that is no choice. */
+static bool lanes_share_files(const struct litmus *litmus)
+{
+	for (size_t i = 0; i < litmus->nstmts; i++) {
+		const struct stmt *one = &litmus->stmts[i];
+
+		for (size_t j = 0; j < i && one->block && one->file >= 0; j++) {
+			const struct stmt *other = &litmus->stmts[j];
+
+			if (other->block == one->block && other->lane != one->lane && other->file >= 0)
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Lanes meet outside of the engine only where tests have locks, userfaultfds, or files that several lanes use; else
+ * that is no choice.
+ */
 static bool lanes_meet(void)
 {
 	const struct litmus *litmus = run.litmus;
 
 	for (size_t i = 0; i < litmus->nnames; i++)
-		if (litmus->names[i].kind == NAME_LOCK || litmus->names[i].kind == NAME_FILE)
+		if (litmus->names[i].kind == NAME_LOCK || litmus->names[i].kind == NAME_UFFD)
 			return true;
-	return false;
+	return lanes_share_files(litmus);
 }
 
 void engine_lock_shared(void)
@@ -95,6 +113,7 @@ void engine_lock_shared(void)
 		return;
 	hook_await(HOOK_UPDATE, &run.lock->held, is_free, 0);
 	run.lock->held = 1;
+	hook_hold(run.lock, true);
 }
 
 void engine_unlock_shared(void)
@@ -103,6 +122,7 @@ void engine_unlock_shared(void)
 		return;
 	hook_step(HOOK_STORE, &run.lock->held);
 	run.lock->held = 0;
+	hook_release(run.lock);
 }
 
 static bool has_changed(const volatile void *wakes, uintptr_t before)
@@ -123,7 +143,7 @@ void engine_wake(void)
 {
 	if (!run.meet)
 		return;
-	hook_step(HOOK_UPDATE, &run.lock->wakes);
+	hook_step(HOOK_ADD, &run.lock->wakes);
 	run.lock->wakes++;
 }
 
@@ -555,7 +575,7 @@ static void begin_phase(enum phase phase)
 	uint32_t bound = run.options->bound;
 
 	run.phase = phase;
-	run.shared->search.exhaustive = phase == PHASE_STATES;
+	run.shared->search.by_states = phase == PHASE_STATES;
 	search_begin_anew(&run.shared->search, bound, bound != EXPLORE_UNBOUNDED);
 }
 

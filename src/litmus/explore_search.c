@@ -2,12 +2,25 @@
 /* Nodes, clocks, races, and what is still to be tried. */
 #include "explore_search.h"
 
+#include "explore_future.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #define BIT(proc)   ((uint32_t)1 << (proc))
 #define MOST_RACES  SEARCH_NODES
 #define MOST_WASTED 2000 /* runs of a search by states after it has learnt that it must begin anew */
+
+/* What a search by states knows of a node. */
+static struct stand {
+	struct op ops[SEARCH_PROCS]; /* the next steps of those that were tried */
+	uint32_t barred;             /* of these, who found that no condition of its object held */
+	uint32_t alive;
+	bool noted;
+	struct state_sum state;
+	struct future future;
+} stands[SEARCH_NODES];
+static struct future blocked; /* what processes stand before that can never go on */
 
 void search_init(struct search *search, uint32_t bound, bool bounded)
 {
@@ -26,6 +39,9 @@ void search_begin_run(struct search *search)
 	search->running = SEARCH_NOBODY;
 	search->preemptions = 0;
 	memset(search->base, 0, sizeof(search->base));
+	search->end_future = FUTURE_NOTHING;
+	future_clear(&blocked);
+	search->end_block = 0;
 }
 
 void search_begin_block(struct search *search)
@@ -70,14 +86,14 @@ bool search_is_shared(struct search *search, unsigned lane, enum op_kind kind, u
 	if (!search->again)
 		search->patience = 2 * search->runs_of_pass + MOST_WASTED;
 	search->again = object->found = true;
-	if (!search->exhaustive)
+	if (!search->exhaustive && !search->by_states)
 		object->shared = true;
 	return object->shared;
 }
 
 /* ---- what goes together ---- */
 
-static bool kinds_depend(enum op_kind a, enum op_kind b)
+bool search_kinds_depend(enum op_kind a, enum op_kind b)
 {
 	return a != b || (a != OP_LOAD && a != OP_ADD && a != OP_PUSH && a != OP_EXPEDITE);
 }
@@ -86,7 +102,7 @@ static bool ops_depend(const struct op *a, const struct op *b)
 {
 	if (a->kind == OP_LOCAL || b->kind == OP_LOCAL)
 		return false;
-	return a->object == b->object && kinds_depend(a->kind, b->kind);
+	return a->object == b->object && search_kinds_depend(a->kind, b->kind);
 }
 
 /* Whether going on with @proc takes the processor from a lane that could have run on. */
@@ -106,6 +122,8 @@ static bool within_bound(const struct search *search, const struct node *node, u
 /* Stay with the lane that runs; else the first. Stores leave their buffers as late as possible. */
 static unsigned prefer(const struct search *search, uint32_t mask)
 {
+	if (search->by_states && mask & search->alone)
+		mask &= search->alone;
 	if (search->running != SEARCH_NOBODY && mask & BIT(search->running))
 		return search->running;
 	return (unsigned)__builtin_ctz(mask);
@@ -129,6 +147,21 @@ static void follow_guide(struct search *search, struct node *node, uint32_t awak
 		search->guide = NULL;
 }
 
+void search_note_state(struct search *search, const struct state_sum *sum)
+{
+	stands[search->depth].noted = true;
+	stands[search->depth].state = *sum;
+}
+
+bool search_circles(const struct search *search, const struct state_sum *sum)
+{
+	for (int32_t i = search->depth - 1; i >= 0 && search->nodes[i].proc == search->nodes[search->depth - 1].proc;
+	     i--)
+		if (stands[i].noted && stands[i].state.low == sum->low && stands[i].state.high == sum->high)
+			return true;
+	return false;
+}
+
 unsigned search_choose(struct search *search, uint32_t enabled)
 {
 	struct node *node = &search->nodes[search->depth];
@@ -141,6 +174,7 @@ unsigned search_choose(struct search *search, uint32_t enabled)
 	node->running = search->running;
 	node->preemptions = search->preemptions;
 	node->done = 0;
+	future_clear(&stands[search->depth].future);
 	if (!search->depth)
 		node->sleep = 0;
 	awake = enabled & ~node->sleep;
@@ -292,19 +326,25 @@ static void find_races(struct search *search, struct node *step, const uint16_t 
 	memcpy(known, step->clock, sizeof(known));
 	for (int32_t i = step->before_on_object; i != SEARCH_NO_NODE; i = search->nodes[i].before_on_object) {
 		const struct node *node = &search->nodes[i];
+		bool could;
 
-		if (!kinds_depend((enum op_kind)node->kind, (enum op_kind)step->kind))
+		if (!search_kinds_depend((enum op_kind)node->kind, (enum op_kind)step->kind))
 			continue;
 		join(pending, node->clock);
 		if (comes_before(search, i, known))
 			continue;
-		/* A wait that could not end yet is no race, but with a bound it is a change of lanes for nothing. */
-		if (!search->bounded && !could_come_before(step, node))
+		/*
+		 * A wait that could not end yet is no race, but with a bound it is a change of lanes for nothing.
+		 * Before an addition it could, if the process's own addition, which goes together with that, had come
+		 * too.
+		 */
+		could = could_come_before(step, node);
+		if (!search->bounded && !could && node->kind != OP_ADD)
 			continue;
 		if (nraces == MOST_RACES)
 			abort();
 		races[nraces++] = i;
-		if (!search->bounded && knows(step, node))
+		if (!search->bounded && could && knows(step, node))
 			join(known, pending);
 	}
 	join(step->clock, pending);
@@ -360,6 +400,20 @@ static void describe(struct node *step, const struct op *op, const struct search
 	step->at = world->at;
 }
 
+/* What a search by states wants to know of a step. */
+static void stand_before(struct search *search, const struct node *step, const struct op *op,
+			 const struct search_world *world)
+{
+	struct stand *stand = &stands[search->depth];
+	/* An addition that goes together with this one could make way for a wait. */
+	bool barred = op->kind != OP_ADD && step->known && !step->ready &&
+		      search->objects[op->object].known == step->known;
+
+	stand->ops[step->proc] = *op;
+	stand->barred = (stand->barred & ~BIT(step->proc)) | (barred ? BIT(step->proc) : 0);
+	stand->alive = world->alive;
+}
+
 /*
  * A membarrier comes after the stores that it drove out of the buffers, but it races with putting them in: what it is
  * ordered after beside the objects is told to its clock @late.
@@ -387,13 +441,16 @@ void search_step(struct search *search, unsigned proc, const struct op *op, cons
 	}
 	describe(step, op, world);
 	link_step(search, step);
-	if (!search->exhaustive)
+	future_seen(proc, op, world->position);
+	if (search->by_states)
+		stand_before(search, step, op, world);
+	else if (!search->exhaustive)
 		order(search, step, world);
 	step->clock[proc] = (uint16_t)(search->depth + 1);
 	search->last_of_proc[proc] = search->depth;
 	if (op->kind != OP_LOCAL)
 		search->objects[op->object].last = search->depth;
-	search->nodes[search->depth + 1].sleep = search->bounded || search->exhaustive
+	search->nodes[search->depth + 1].sleep = search->bounded || search->exhaustive || search->by_states
 							 ? 0
 							 : sleepers_after(step, op, world->ops, world->alive);
 	account(search, step, proc);
@@ -403,6 +460,11 @@ void search_blocked(struct search *search, unsigned proc, const struct op *op, c
 {
 	struct node *step = &search->nodes[search->depth];
 
+	if (search->by_states) {
+		search->end_block = world->block;
+		future_add(&blocked, proc, op);
+		return;
+	}
 	step->proc = (uint8_t)proc;
 	describe(step, op, world);
 	link_step(search, step);
@@ -456,7 +518,63 @@ void search_begin_anew(struct search *search, uint32_t bound, bool bounded)
  */
 static bool begins_anew(const struct search *search)
 {
-	return search->again && (!search->exhaustive || search->runs_of_pass >= search->patience);
+	return search->again &&
+	       (!(search->exhaustive || search->by_states) || search->runs_of_pass >= search->patience);
+}
+
+/* Who has to be tried at @node because of what was seen to follow it. */
+static void widen(struct node *node, const struct stand *stand)
+{
+	for (uint32_t left = node->done; left; left &= left - 1) {
+		unsigned proc = (unsigned)__builtin_ctz(left);
+
+		for (unsigned other = 0; other < SEARCH_PROCS && node->backtrack != node->enabled; other++) {
+			unsigned first = other;
+
+			/* What it would flush has yet to be put in. */
+			if (other >= SEARCH_LANES && !(stand->alive & BIT(other)))
+				first = other - SEARCH_LANES;
+			if (first == proc || !(stand->alive & BIT(first)) || node->backtrack & BIT(first))
+				continue;
+			if (future_races(&stand->future, other, &stand->ops[proc], stand->barred & BIT(proc)))
+				node->backtrack |= node->enabled & BIT(first) ? BIT(first) : node->enabled;
+		}
+	}
+}
+
+static bool next_by_states(struct search *search)
+{
+	for (int32_t i = search->depth - 1; i >= 0; i--) {
+		struct node *node = &search->nodes[i];
+		struct stand *stand = &stands[i];
+		struct op op = stand->ops[node->proc];
+		bool last = i == search->depth - 1;
+		uint32_t left;
+
+		/* What is done in a later block comes after all of this one. */
+		if (last && search->end_block == node->block) {
+			future_join_stored(&stand->future, search->end_future);
+			future_join(&stand->future, &blocked);
+		} else if (!last && search->nodes[i + 1].block == node->block) {
+			future_join(&stand->future, &stands[i + 1].future);
+		}
+		future_add(&stand->future, node->proc, &op);
+		node->done |= BIT(node->proc);
+		widen(node, stand);
+		left = node->backtrack & ~node->done;
+		if (left) {
+			forget(search, i);
+			node->proc = (uint8_t)__builtin_ctz(left);
+			search->chosen = i;
+			return true;
+		}
+		if (stand->noted)
+			states_close(&stand->state, future_store(&stand->future));
+	}
+	if (!search->again)
+		return false;
+	search_begin_anew(search, search->bound, search->bounded);
+	return true;
 }
 
 bool search_next(struct search *search)
@@ -466,6 +584,8 @@ bool search_next(struct search *search)
 		search_begin_anew(search, search->bound, search->bounded);
 		return true;
 	}
+	if (search->by_states)
+		return next_by_states(search);
 	for (int32_t i = search->depth - 1; i >= 0; i--) {
 		struct node *node = &search->nodes[i];
 		uint32_t left;

@@ -9,9 +9,15 @@
  * the deepest that has such a note. Without a bound this is dynamic partial-order reduction with source sets and sleep
  * sets (Abdulla, Aronis, Jonsson, Sagonas 2014); with one, bounded partial-order reduction (Coons, Musuvathi, McKinley
  * 2013), which adds a note wherever the bound might have kept the search from getting there in another way.
+ *
+ * By states there are no clocks: another process is tried at a node if something that it did in what followed the
+ * node's step depends on that (Flanagan, Godefroid 2005), and what follows a state that was met is remembered (Yang,
+ * Chen, Gopalakrishnan, Kirby 2008).
  */
 #ifndef LITMUS_EXPLORE_SEARCH_H
 #define LITMUS_EXPLORE_SEARCH_H
+
+#include "explore_states.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -36,6 +42,7 @@ struct op {
 	enum op_kind kind;
 	bool waits;      /* it runs only when its condition holds */
 	uint8_t wait;    /* which of the object's conditions */
+	uint16_t locks;  /* that the process holds: a number of explore_future.h */
 	uint32_t object; /* number, from search_object; OP_LOCAL: 0 */
 };
 
@@ -91,6 +98,7 @@ struct search {
 	uint32_t bound;
 	bool bounded;
 	bool exhaustive; /* no reduction: every choice at every node (tests) */
+	bool by_states;  /* no clocks and sleepers: states that were met are known, and what can follow them */
 	/* The run. */
 	int32_t depth;             /* nodes so far */
 	int32_t chosen;            /* before this one they are those of the last run; its own choice is made already */
@@ -99,6 +107,9 @@ struct search {
 	uint16_t base[SEARCH_PROCS]; /* clock at the start of the block */
 	uint8_t running;
 	uint16_t preemptions;
+	uint32_t alone; /* by states: who had better go first at the next node, since nobody is expected to race */
+	/* By states: where the run has ended, and what can follow there. */
+	uint32_t end_block, end_future;
 	bool diverged; /* a repeated node was another step: a bug of the explorer */
 	bool again;    /* an object has turned out to be shared: what was searched so far did not know */
 	struct search_stop stops[SEARCH_LANES];
@@ -133,6 +144,10 @@ static inline bool search_repeats(const struct search *search)
 	return search->depth < search->chosen;
 }
 
+/* search_note_state - the next node is where @sum was met first. */
+void search_note_state(struct search *search, const struct state_sum *sum);
+/* search_circles - whether the run has come back to @sum, and only one lane has taken steps meanwhile. */
+bool search_circles(const struct search *search, const struct state_sum *sum);
 /*
  * search_choose - the process for the next node. @enabled: those that could run, not empty; not looked at where
  * search_repeats. Returns: a process, or SEARCH_NOBODY: every continuation was tried elsewhere.
@@ -144,6 +159,7 @@ struct search_world {
 	int32_t after[SEARCH_LANES]; /* nodes that it is ordered after beside what objects say, or SEARCH_NO_NODE */
 	unsigned nafter;
 	uint32_t block, at;          /* see struct node */
+	uint64_t position;           /* how far its lane is, see future_expects */
 	uint32_t alive;              /* processes that have a next step, */
 	struct op ops[SEARCH_PROCS]; /* this one */
 };
@@ -154,6 +170,8 @@ void search_step(struct search *search, unsigned proc, const struct op *op, cons
 void search_blocked(struct search *search, unsigned proc, const struct op *op, const struct search_world *world);
 /* search_begin_anew - after a run: forget all but which objects are shared. */
 void search_begin_anew(struct search *search, uint32_t bound, bool bounded);
+/* search_kinds_depend - whether two steps of these kinds on one object do not commute. */
+bool search_kinds_depend(enum op_kind a, enum op_kind b);
 /* search_next - prepare the next run. Returns: whether there is one. */
 bool search_next(struct search *search);
 

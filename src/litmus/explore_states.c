@@ -2,6 +2,8 @@
 /* A set of 128-bit sums with open addressing, which doubles when it is three quarters full. */
 #include "explore_states.h"
 
+#include "explore_future.h"
+
 #include <errno.h>
 #include <sys/mman.h>
 
@@ -15,24 +17,26 @@
 
 static struct {
 	struct state_sum *slots; /* all zeros: empty */
+	uint32_t *futures;       /* of the slots */
 	uint64_t nslots;         /* a power of two */
 	uint64_t used;
 	bool full; /* there was no memory for more */
 } states;
 
-static struct state_sum *reserve(uint64_t nslots)
+static void *reserve(uint64_t nslots, size_t nbytes)
 {
-	void *area = mmap(NULL, nslots * sizeof(struct state_sum), PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *area = mmap(NULL, nslots * nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			  -1, 0);
 
 	return area == MAP_FAILED ? NULL : area;
 }
 
 int states_open(void)
 {
-	states.slots = reserve(FEWEST);
+	states.slots = reserve(FEWEST, sizeof(*states.slots));
+	states.futures = reserve(FEWEST, sizeof(*states.futures));
 	states.nslots = FEWEST;
-	return states.slots ? 0 : -ENOMEM;
+	return states.slots && states.futures ? future_open() : -ENOMEM;
 }
 
 void states_forget(void)
@@ -41,6 +45,7 @@ void states_forget(void)
 		madvise(states.slots, states.nslots * sizeof(*states.slots), MADV_DONTNEED);
 	states.used = 0;
 	states.full = false;
+	future_forget();
 }
 
 #if defined(UCOW_HAVE_XXHASH)
@@ -89,31 +94,50 @@ static struct state_sum *find(const struct state_sum *key)
 static void grow(void)
 {
 	struct state_sum *before = states.slots, *after = NULL;
+	uint32_t *futures_before = states.futures, *futures = NULL;
 	uint64_t nbefore = states.nslots;
 
-	if (nbefore < MOST)
-		after = reserve(2 * nbefore);
-	if (!after) {
+	if (nbefore < MOST) {
+		after = reserve(2 * nbefore, sizeof(*after));
+		futures = reserve(2 * nbefore, sizeof(*futures));
+	}
+	if (!after || !futures) {
 		states.full = true;
 		return;
 	}
 	states.slots = after;
+	states.futures = futures;
 	states.nslots = 2 * nbefore;
-	for (uint64_t i = 0; i < nbefore; i++)
-		if (before[i].high)
-			*find(&before[i]) = before[i];
+	for (uint64_t i = 0; i < nbefore; i++) {
+		if (!before[i].high)
+			continue;
+		*find(&before[i]) = before[i];
+		futures[find(&before[i]) - after] = futures_before[i];
+	}
 	munmap(before, nbefore * sizeof(*before));
+	munmap(futures_before, nbefore * sizeof(*futures));
 }
 
-bool states_meet(const struct state_sum *sum)
+void states_close(const struct state_sum *sum, uint32_t future)
 {
 	struct state_sum key = {sum->low, sum->high | 1}, *slot = find(&key);
 
 	if (slot->high)
+		states.futures[slot - states.slots] = future;
+}
+
+bool states_meet(const struct state_sum *sum, uint32_t *future)
+{
+	struct state_sum key = {sum->low, sum->high | 1}, *slot = find(&key);
+
+	if (slot->high) {
+		*future = states.futures[slot - states.slots];
 		return true;
+	}
 	if (states.used >= states.nslots / 4 * 3)
 		return false; /* full: it may be met again */
 	*slot = key;
+	states.futures[slot - states.slots] = FUTURE_OPEN;
 	if (++states.used >= states.nslots / 4 * 3)
 		grow();
 	return false;

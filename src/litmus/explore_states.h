@@ -25,10 +25,13 @@ void states_forget(void);
 /* states_add_part - add @nbytes at @bytes, which stand for part number @number, to @sum. */
 void states_add_part(struct state_sum *sum, uint64_t number, const void *bytes, size_t nbytes);
 /*
- * states_meet - note that a run has come to @sum. Returns: whether one had before. Two states pass for one with a
+ * states_meet - note that a run has come to @sum. Returns: whether one had before, with its future in
+ * *future (FUTURE_OPEN: not closed yet). Two states pass for one with a
  * probability of 2^-127 a pair.
  */
-bool states_meet(const struct state_sum *sum);
+bool states_meet(const struct state_sum *sum, uint32_t *future);
+/* states_close - all that can follow @sum was tried: @future is the number of what processes did (explore_future.h). */
+void states_close(const struct state_sum *sum, uint32_t future);
 /* states_full - whether no more can be noted: a search that goes on may meet them again. */
 bool states_full(void);
 /* states_count - how many were met. */

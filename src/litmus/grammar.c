@@ -770,7 +770,7 @@ static int scan_what(struct parser *p, struct stmt *st)
 	return err;
 }
 
-static int add_range(struct parser *p, struct stmt *st, const struct place *found)
+static int add_range(struct parser *p, struct stmt *st, const struct place *found, const char *at)
 {
 	struct litmus_range *ranges = parse_realloc(st->ranges, (st->nranges + 1) * sizeof(*ranges));
 
@@ -778,9 +778,9 @@ static int add_range(struct parser *p, struct stmt *st, const struct place *foun
 		return -ENOMEM;
 	st->ranges = ranges;
 	if (found->region != st->place.region)
-		return parse_fail_token(p, "a scan finds pages of the place that it looks at");
+		return parse_fail(p, at, "a scan finds pages of the place that it looks at");
 	if (st->nranges && found->first <= ranges[st->nranges - 1].first + ranges[st->nranges - 1].npages - 1)
-		return parse_fail_token(p, "ranges stand in the order of their pages");
+		return parse_fail(p, at, "what a scan finds stands in the order of the pages");
 	ranges[st->nranges++] = (struct litmus_range){found->first, found->npages};
 	return 0;
 }
@@ -797,9 +797,11 @@ static int scan_finds(struct parser *p, struct stmt *st)
 	if (err || lex_is(p, "nothing"))
 		return err ? err : lex_next(p);
 	do {
+		const char *at = p->token.start;
+
 		err = take_place(p, false, &found);
 		if (!err)
-			err = add_range(p, st, &found);
+			err = add_range(p, st, &found, at);
 	} while (!err && !at_suffix(p));
 	return err;
 }
@@ -825,18 +827,18 @@ static int file_page(struct parser *p, struct stmt *st)
 }
 
 /* The child's userfaultfd is for what the parent's is for. */
-static int childs_uffd(struct parser *p, struct stmt *st)
+static int uffd_of_child(struct parser *p, struct stmt *st)
 {
 	int err = arrow_uffd(p, st);
-	struct name *parents, *childs;
+	struct name *parent, *child;
 
 	if (err)
 		return err;
-	parents = &p->litmus->names[st->handle];
-	childs = &p->litmus->names[st->name];
-	childs->region = parents->region;
-	childs->first = parents->first;
-	childs->nhandle = parents->nhandle;
+	parent = &p->litmus->names[st->handle];
+	child = &p->litmus->names[st->name];
+	child->region = parent->region;
+	child->first = parent->first;
+	child->nhandle = parent->nhandle;
 	return 0;
 }
 
@@ -851,7 +853,7 @@ static int event(struct parser *p, struct stmt *st)
 	if (st->event == EVENT_NONE)
 		return 0;
 	if (st->event == EVENT_FORK)
-		return childs_uffd(p, st);
+		return uffd_of_child(p, st);
 	err = pages(p, st);
 	return err || st->event != EVENT_REMAP ? err : other_pages(p, st);
 }

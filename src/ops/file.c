@@ -238,15 +238,19 @@ static int make_room(struct cache *cache, uint64_t offset, size_t nbytes)
 	return file_grow(cache, offset + nbytes);
 }
 
-/* One page's worth at a time, so that the lock is never held over reclaim. */
+/* One page's worth at a time, so that the lock is never held over reclaim. What cannot be written moves no end. */
 static int write_step(struct cache *cache, const char *buffer, size_t nbytes, uint64_t offset)
 {
+	uint64_t size;
 	int error;
 
 	mutex_lock(&cache->resize);
+	size = cache_size(cache);
 	error = make_room(cache, offset, nbytes);
 	if (!error)
 		error = write_part(cache, buffer, nbytes, offset);
+	if (unlikely(error) && cache_size(cache) != size)
+		(void)file_shrink(cache, size);
 	mutex_unlock(&cache->resize);
 	return error;
 }

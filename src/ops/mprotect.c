@@ -129,7 +129,8 @@ int ucow_mprotect(struct ucow_mm *mm, uint64_t va, uint64_t length, unsigned pro
 
 /* ---- NUMA hints ---- */
 
-/* Merged pages, and in private mappings pages that may be pinned or shared, are not worth moving: left alone (B.6). */
+/* Merged pages, dirty ones of files, and in private mappings those that may be pinned or shared, are not worth moving:
+ * left alone (B.6). */
 static struct pte arm(struct ucow_mm *mm, const struct vma *vma, struct pte pte)
 {
 	const struct ucow_page *page;
@@ -140,6 +141,8 @@ static struct pte arm(struct ucow_mm *mm, const struct vma *vma, struct pte pte)
 	if (page_is(page, PAGE_KSM))
 		return pte;
 	if (vma_is_cow(vma) && (page_maybe_pinned(page) || page_mapcount(page) > 1))
+		return pte;
+	if (pte_kind(pte) == PTE_KIND_SHARED && cache_is_tracked(vma->object) && page_is(page, PAGE_DIRTY))
 		return pte;
 	return mm->machine->policy->numa_keeps_write ? pte_mk_protnone_keep_write(pte) : pte_mk_protnone(pte);
 }

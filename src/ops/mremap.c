@@ -156,7 +156,7 @@ static struct vma *make_target(struct remap *remap, const struct vma *source)
 		target->flags &= ~(unsigned)VMA_UFFD;
 	/* Memory without pages yet is as if mapped here in the first place, and may merge with its new neighbours. */
 	target->pgoff = vma_is_cow(source) && !source->object && !source->has_anon ? target->start >> UCOW_PAGE_SHIFT
-										  : source->pgoff;
+										   : source->pgoff;
 	target->object = source->object;
 	target->file = source->file;
 	target->has_anon = source->has_anon;

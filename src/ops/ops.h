@@ -79,6 +79,9 @@ int space_map(struct ucow_mm *mm, struct map_request *request, uint64_t *va);
 struct cache;
 /* file_grow - the end moves up to @nbytes, in the cache. Requires: the cache's resize lock. Returns: 0; -EFBIG. */
 int file_grow(struct cache *cache, uint64_t nbytes);
+/* file_shrink - the end moves down to @nbytes, the host file's too. Requires: the same. Returns: 0; -ENOMEM, what the
+ * host says: nothing of it. */
+int file_shrink(struct cache *cache, uint64_t nbytes);
 
 /* ---- locked memory (mlock.c) ---- */
 

@@ -8,11 +8,12 @@
 
 #include "base/mutate.h"
 #include "cache/cache.h"
+#include "cache/flush.h"
+#include "space/notifier.h"
 
 #include <ucow/file.h>
 
 #include <errno.h>
-#include <string.h>
 
 /* ---- entries ---- */
 
@@ -72,10 +73,12 @@ static int zap_user(struct cache_user *user, uint64_t first, uint64_t last, bool
 
 		if (error || !cache_vma_range(vma, first, last, &start, &end))
 			continue;
+		notify_start(mm, start, end, UCOW_NOTIFY_CLEAR);
 		if (vma_is_cow(vma) && (!copies || MUTATED(TRUNCATE_KEEPS_COPIES)))
 			error = drop_cached(mm, start, end);
 		else
 			error = zap_pages(mm, vma, start, end);
+		notify_end(mm, start, end, UCOW_NOTIFY_CLEAR);
 	}
 	return error;
 }
@@ -101,50 +104,47 @@ static int zap_everywhere(struct cache *cache, uint64_t first, uint64_t last, bo
 
 /* ---- pages ---- */
 
-static bool is_written(const volatile void *flags, uintptr_t unused)
+/*
+ * Take @page out of the cache, with the page lock, so that nobody is reading it. Who writes it back needs mmap locks,
+ * for which he may wait behind somebody who waits for us: he is waited for with no lock but LOCK_FILE. Returns: false:
+ * it is being written back.
+ */
+static bool try_drop(struct cache *cache, struct ucow_page *page)
 {
-	(void)unused;
-	return !(__atomic_load_n((const volatile uint32_t *)flags, __ATOMIC_ACQUIRE) & PAGE_WRITEBACK);
-}
+	bool in_the_way;
 
-/* Whoever writes it waits for nothing that the caller holds. */
-static void wait_written(struct ucow_page *page)
-{
-	wait_until(HOOK_LOAD, &page->flags, is_written, 0);
-}
-
-/* With the page lock, so that nobody is reading it. Requires: a reference, which goes. */
-static void drop_page(struct cache *cache, struct ucow_page *page)
-{
 	page_lock(page);
-	wait_written(page);
 	if (cache_remove(cache, page))
 		page_put(page);
+	in_the_way = cache_of(page) == cache;
 	page_unlock(page);
-	page_put(page);
+	return !in_the_way;
 }
 
-static void drop_pages(struct cache *cache, uint64_t first, uint64_t last)
+static void drop_pages(struct cache *cache, uint64_t first)
 {
 	struct ucow_page *pages[CACHE_BATCH];
 	unsigned n;
 
-	while ((n = cache_gather(cache, first, last, CACHE_TAGS, pages, CACHE_BATCH)))
-		for (unsigned i = 0; i < n; i++)
-			drop_page(cache, pages[i]);
-}
-
-/* Nothing behind @first is on its way to the host file, which could make that longer again. */
-static void wait_all_written(struct cache *cache, uint64_t first)
-{
-	struct ucow_page *pages[CACHE_BATCH];
-	unsigned n;
-
-	while ((n = cache_gather(cache, first, UINT64_MAX, CACHE_WRITEBACK, pages, CACHE_BATCH)))
+	while ((n = cache_gather(cache, first, UINT64_MAX, CACHE_TAGS, pages, CACHE_BATCH)))
 		for (unsigned i = 0; i < n; i++) {
-			wait_written(pages[i]);
+			while (!try_drop(cache, pages[i]))
+				flush_wait_page(pages[i]);
 			page_put(pages[i]);
 		}
+}
+
+/* The pages [first, last], until one is being written back. Returns: that, with a reference; NULL: all have gone. */
+static struct ucow_page *drop_until_busy(struct cache *cache, uint64_t first, uint64_t last)
+{
+	struct ucow_page *page;
+
+	while (cache_gather(cache, first, last, CACHE_TAGS, &page, 1)) {
+		if (!try_drop(cache, page))
+			return page;
+		page_put(page);
+	}
+	return NULL;
 }
 
 /* Bytes [from, to) of one page read as zeros, if it is in the cache: else they do in the host file. */
@@ -188,7 +188,7 @@ int file_grow(struct cache *cache, uint64_t nbytes)
 }
 
 /* Requires: the resize lock. The host file last, when nothing can fail any more but that. */
-static int shrink(struct cache *cache, uint64_t nbytes)
+int file_shrink(struct cache *cache, uint64_t nbytes)
 {
 	uint64_t size = cache_size(cache), first = page_round_up(nbytes) >> UCOW_PAGE_SHIFT;
 	int error;
@@ -196,14 +196,15 @@ static int shrink(struct cache *cache, uint64_t nbytes)
 	set_size(cache, nbytes);
 	error = zap_everywhere(cache, first, UINT64_MAX, true);
 	if (!error && cache_is_tracked(cache)) {
-		wait_all_written(cache, nbytes >> UCOW_PAGE_SHIFT);
+		/* What is on its way could make the host file longer again. */
+		flush_wait(cache, nbytes >> UCOW_PAGE_SHIFT, UINT64_MAX);
 		error = backing_resize(&cache->backing, nbytes);
 	}
 	if (error) {
 		set_size(cache, size);
 		return error;
 	}
-	drop_pages(cache, first, UINT64_MAX);
+	drop_pages(cache, first);
 	if (nbytes & ~UCOW_PAGE_MASK)
 		zero_part(cache, nbytes, page_round_up(nbytes));
 	return 0;
@@ -229,7 +230,7 @@ int ucow_file_truncate(struct ucow_file *file, uint64_t nbytes)
 		return -EFBIG;
 	mutex_lock(&cache->resize);
 	if (nbytes < cache_size(cache))
-		error = shrink(cache, nbytes);
+		error = file_shrink(cache, nbytes);
 	else if (nbytes > cache_size(cache))
 		error = grow(cache, nbytes);
 	mutex_unlock(&cache->resize);
@@ -240,25 +241,40 @@ int ucow_file_truncate(struct ucow_file *file, uint64_t nbytes)
 
 /*
  * The cache's pages and the host's bytes go together: nobody reads the one while the other is there still. Whole pages
- * leave the cache, parts are zeroed in it.
+ * leave the cache, parts are zeroed in it. *busy: what is being written back and has to be waited for first, with a
+ * reference; or NULL. Returns: 0; what the host says.
  */
-static int punch_cache(struct cache *cache, uint64_t from, uint64_t to)
+static int try_punch(struct cache *cache, uint64_t from, uint64_t to, struct ucow_page **busy)
 {
 	uint64_t first = page_round_up(from) >> UCOW_PAGE_SHIFT, end = to >> UCOW_PAGE_SHIFT;
 	int error = 0;
 
+	*busy = NULL;
 	rwlock_write_lock(&cache->filling);
-	if (from >> UCOW_PAGE_SHIFT == to >> UCOW_PAGE_SHIFT) {
-		zero_part(cache, from, to);
-	} else {
-		zero_part(cache, from, page_round_up(from));
-		zero_part(cache, to & UCOW_PAGE_MASK, to);
-	}
-	if (first < end)
-		drop_pages(cache, first, end - 1);
+	/* First what the host may refuse, while nothing is lost; and again, for what was written back meanwhile. */
 	if (cache_is_tracked(cache))
 		error = backing_punch(&cache->backing, from, to);
+	if (!error && first < end)
+		*busy = drop_until_busy(cache, first, end - 1);
+	if (!error && !*busy) {
+		zero_part(cache, from, min_u64(to, page_round_up(from)));
+		zero_part(cache, max_u64(from, to & UCOW_PAGE_MASK), to);
+		if (cache_is_tracked(cache))
+			error = backing_punch(&cache->backing, from, to);
+	}
 	rwlock_write_unlock(&cache->filling);
+	return error;
+}
+
+static int punch(struct cache *cache, uint64_t from, uint64_t to)
+{
+	struct ucow_page *busy;
+	int error;
+
+	while ((error = try_punch(cache, from, to, &busy), busy)) {
+		flush_wait_page(busy);
+		page_put(busy);
+	}
 	return error;
 }
 
@@ -266,7 +282,7 @@ int ucow_file_punch(struct ucow_file *file, uint64_t offset, uint64_t nbytes)
 {
 	struct cache *cache = file->cache;
 	uint64_t first, end;
-	int error = 0;
+	int error = 0, late;
 
 	if (file->flags & UCOW_FILE_READ_ONLY)
 		return -EACCES;
@@ -276,10 +292,14 @@ int ucow_file_punch(struct ucow_file *file, uint64_t offset, uint64_t nbytes)
 	nbytes = min_u64(nbytes, cache_size(cache) - min_u64(offset, cache_size(cache)));
 	first = page_round_up(offset) >> UCOW_PAGE_SHIFT;
 	end = (offset + nbytes) >> UCOW_PAGE_SHIFT;
-	if (nbytes)
-		error = punch_cache(cache, offset, offset + nbytes);
-	if (!error && first < end)
+	/* Before, since what fails then changes nothing; and after, for who has mapped a page meanwhile. */
+	if (first < end)
 		error = zap_everywhere(cache, first, end - 1, false);
+	if (!error && nbytes) {
+		error = punch(cache, offset, offset + nbytes);
+		late = first < end ? zap_everywhere(cache, first, end - 1, false) : 0;
+		error = error ? error : late;
+	}
 	mutex_unlock(&cache->resize);
 	return error;
 }

@@ -222,16 +222,20 @@ static void leave_space(struct ucow_uffd *uffd, struct ucow_mm *mm)
 	space_write_unlock(mm);
 }
 
-void ucow_uffd_close(struct ucow_uffd *uffd)
+void ucow_uffd_shutdown(struct ucow_uffd *uffd)
 {
-	struct ucow_mm *mm;
+	struct ucow_mm *mm = atomic_exchange(&uffd->mm, NULL);
 
-	if (!uffd)
-		return;
-	mm = atomic_load(&uffd->mm);
 	if (mm)
 		leave_space(uffd, mm);
 	uffd_shut(uffd);
+}
+
+void ucow_uffd_close(struct ucow_uffd *uffd)
+{
+	if (!uffd)
+		return;
+	ucow_uffd_shutdown(uffd);
 	uffd_put(uffd);
 }
 

@@ -130,8 +130,11 @@ static void shrink_batch_of(struct file_batch *batch)
 	if (!batch->n)
 		return;
 	flush_pages(batch->cache, batch->pages, batch->n);
-	if (cache_walk(batch->cache, batch->pages, batch->n, false, unmap_entry, batch))
+	/* An entry that forks share went at once for all of them, whichever space it was found through [rule 6]. */
+	if (cache_walk(batch->cache, batch->pages, batch->n, false, unmap_entry, batch)) {
+		tlb_invalidate_all(&machine->epoch);
 		epoch_quiesce(&machine->epoch);
+	}
 	for (unsigned i = 0; i < batch->n; i++) {
 		bool used = batch->keep[i];
 

@@ -27,7 +27,8 @@ void shrink_files(struct shrink *shrink);
 
 /* writeback_submit - write locked pages of the swap cache that nobody maps. */
 void writeback_submit(struct shrink *shrink, struct ucow_page *const *pages, unsigned n);
-/* writeback_reap - complete writes; with @wait at least one, if any is in flight. @swap may be NULL. Returns: how many. */
+/* writeback_reap - complete writes; with @wait at least one, if any is in flight. @swap may be NULL. Returns: how many.
+ */
 unsigned writeback_reap(struct swap *swap, bool wait);
 unsigned writeback_in_flight(struct swap *swap);
 /* writeback_wait - until nothing is in flight. */

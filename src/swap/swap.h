@@ -130,8 +130,8 @@ void swap_device_remove(struct swap *swap, unsigned number);
 /* swap_close - the machine ends. Requires: no slot in use. */
 void swap_close(struct ucow_machine *machine);
 /*
- * swap_open_lists - pages are listed by age from now on, for what can go without a device. Requires: no lock. Returns: 0;
- * -ENOMEM.
+ * swap_open_lists - pages are listed by age from now on, for what can go without a device. Requires: no lock. Returns:
+ * 0; -ENOMEM.
  */
 int swap_open_lists(struct ucow_machine *machine);
 /* swap_used - slots in use. */

@@ -730,4 +730,28 @@ TEST(a_diff_sees_copies_and_not_who_has_looked)
 	world_close(&w);
 }
 
+/* A write that could not begin does not move the end. */
+TEST(a_write_that_fails_does_not_extend_the_file)
+{
+	for (uint64_t nth = 1;; nth++) {
+		struct world w = world_open();
+		int fd = host_file(PAGE);
+		struct ucow_file *file = open_file(w.machine, fd, 0);
+		uint64_t value = 5;
+		bool through;
+		long n;
+
+		ucow_machine_inject(w.machine, UCOW_INJECT_ALL | UCOW_INJECT_READ, nth);
+		n = ucow_file_write(file, &value, sizeof(value), 100 * PAGE);
+		through = ucow_machine_inject(w.machine, 0, 0);
+		CHECK_EQ(file_stat(file).size, n == (long)sizeof(value) ? 100 * PAGE + sizeof(value) : PAGE);
+		check_invariants(w.machine);
+		(void)ucow_file_close(file);
+		world_close(&w);
+		close(fd);
+		if (through)
+			break;
+	}
+}
+
 TAP_MAIN()

@@ -3,11 +3,12 @@
  * Notifiers: whoever follows a space hears of everything that takes a page or a right away, before and after; and a
  * second table that is used by threads shows no page that the space does not show. ucow/notifier.h
  */
-#include "fixture.h"
+#include "file_fixture.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <unistd.h>
 
 /* ---- what is told ---- */
 
@@ -235,6 +236,35 @@ TEST(protection_tells)
 	CHECK_TOLD(&record, va, UCOW_NOTIFY_CLEAR);
 	ucow_notifier_unregister(record.notifier);
 	ucow_uffd_close(uffd);
+	world_close(&w);
+}
+
+/* Writeback takes the right to write, truncation and punching take pages: from every space that maps the file. */
+TEST(files_tell)
+{
+	struct world w = world_open();
+	int fd = host_file(4);
+	struct ucow_file *file = open_file(w.machine, fd);
+	uint64_t va = map_file(w.mm, file, 4, RW, UCOW_MAP_SHARED);
+	struct record record = {0};
+
+	put64(w.cpu, va, 1);
+	put64(w.cpu, va + 3 * PAGE, 1);
+	follow(w.mm, &record);
+	CHECK_EQ(ucow_file_sync(file), 0);
+	CHECK(!query(w.mm, va).writable);
+	CHECK(record.starts && record.starts == record.ends);
+	CHECK_EQ(record.reason, UCOW_NOTIFY_PROTECT);
+	CHECK(record.retry_inside);
+	forget(&record);
+	CHECK_EQ(ucow_file_punch(file, 0, PAGE), 0);
+	CHECK_TOLD(&record, va, UCOW_NOTIFY_CLEAR);
+	CHECK_EQ(ucow_file_truncate(file, 2 * PAGE), 0);
+	CHECK_TOLD(&record, va + 3 * PAGE, UCOW_NOTIFY_CLEAR);
+	ucow_notifier_unregister(record.notifier);
+	CHECK_EQ(ucow_munmap(w.mm, va, 4 * PAGE), 0);
+	CHECK_EQ(ucow_file_close(file), 0);
+	close(fd);
 	world_close(&w);
 }
 

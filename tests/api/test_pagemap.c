@@ -3,11 +3,12 @@
  * What was written to: soft-dirty (semantics.md A.5, B.7), the words of pagemap (D.1), the scan call (A.7,
  * pagemap_ioctl), upgrades by mprotect while stores are tracked (B.6), and that the scan and ucow_diff agree.
  */
-#include "fixture.h"
+#include "file_fixture.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <unistd.h>
 
 #define NPAGES 96 /* from BASE: several leaves, two blocks */
 
@@ -258,6 +259,80 @@ TEST(mprotect_does_not_upgrade_what_is_protected)
 	world_close(&w);
 }
 
+/* A.5, of a file: the bit and the page's own dirt are two things. */
+TEST(files_are_tracked)
+{
+	struct world w = world_open();
+	int fd = host_file(4);
+	struct ucow_file *file = open_file(w.machine, fd);
+	uint64_t va = map_file(w.mm, file, 4, RW, UCOW_MAP_SHARED), value = 0;
+
+	put64(w.cpu, va, 1);
+	CHECK_EQ(get64(w.cpu, va + PAGE), 0);
+	clear(w.mm);
+	CHECK(!is_soft_dirty(w.mm, va) && !is_soft_dirty(w.mm, va + PAGE));
+	CHECK(word_of(w.mm, va) & UCOW_PM_FILE);
+	CHECK_EQ(ucow_mprotect(w.mm, va, 4 * PAGE, UCOW_PROT_READ), 0);
+	CHECK_EQ(ucow_mprotect(w.mm, va, 4 * PAGE, RW), 0);
+	CHECK(!query(w.mm, va).writable && !query(w.mm, va + PAGE).writable);
+	CHECK(!is_soft_dirty(w.mm, va));
+	put64(w.cpu, va + PAGE, 2);
+	CHECK(is_soft_dirty(w.mm, va + PAGE) && !is_soft_dirty(w.mm, va));
+	/* Writing back cleans the page, not the bit; the clear takes nothing away from what has to be written. */
+	CHECK_EQ(ucow_file_sync(file), 0);
+	CHECK(is_soft_dirty(w.mm, va + PAGE) && !is_soft_dirty(w.mm, va));
+	put64(w.cpu, va, 3);
+	clear(w.mm);
+	check_invariants(w.machine);
+	CHECK_EQ(ucow_file_sync(file), 0);
+	CHECK_EQ(pread(fd, &value, sizeof(value), 0), (ssize_t)sizeof(value));
+	CHECK_EQ(value, 3);
+	CHECK_EQ(ucow_munmap(w.mm, va, 4 * PAGE), 0);
+	CHECK_EQ(ucow_file_close(file), 0);
+	close(fd);
+	world_close(&w);
+}
+
+/* pagemap_ioctl.c: a private mapping of a file; its pages are the file's until they are copied. */
+TEST(private_files_are_tracked)
+{
+	struct world w = world_open();
+	int fd = host_file(4);
+	struct ucow_file *file = open_file(w.machine, fd);
+	uint64_t va = map_file(w.mm, file, 4, RW, UCOW_MAP_PRIVATE);
+	struct ucow_uffd *uffd = watch_async(w.mm, va, 4);
+	struct ucow_page_region vec[4];
+	struct ucow_pm_scan scan = {
+		.size = sizeof(scan),
+		.flags = UCOW_PM_SCAN_WP_MATCHING,
+		.start = va,
+		.end = va + 4 * PAGE,
+		.vec = vec,
+		.vec_len = 4,
+		.category_mask = UCOW_PAGE_IS_WRITTEN,
+		.return_mask = UCOW_PAGE_IS_WRITTEN | UCOW_PAGE_IS_FILE,
+	};
+
+	CHECK_EQ(get64(w.cpu, va), 0);
+	put64(w.cpu, va + PAGE, 1);
+	clear(w.mm);
+	REQUIRE(ucow_pagemap_scan(w.mm, &scan) > 0);
+	CHECK_EQ(vec[0].categories, UCOW_PAGE_IS_WRITTEN | UCOW_PAGE_IS_FILE);
+	CHECK_EQ(ucow_pagemap_scan(w.mm, &scan), 0);
+	put64(w.cpu, va, 2);
+	CHECK_EQ(ucow_pagemap_scan(w.mm, &scan), 1);
+	CHECK_EQ(vec[0].start, va);
+	CHECK_EQ(vec[0].end, va + PAGE);
+	CHECK_EQ(vec[0].categories, UCOW_PAGE_IS_WRITTEN);
+	CHECK(is_soft_dirty(w.mm, va) && !is_soft_dirty(w.mm, va + PAGE));
+	check_invariants(w.machine);
+	ucow_uffd_close(uffd);
+	CHECK_EQ(ucow_munmap(w.mm, va, 4 * PAGE), 0);
+	CHECK_EQ(ucow_file_close(file), 0);
+	close(fd);
+	world_close(&w);
+}
+
 /* ---- more of B.7 ---- */
 
 TEST(shared_memory_is_tracked_from_a_read_fault_on)
@@ -476,6 +551,61 @@ TEST(pinned_pages_are_spared)
 	ucow_unpin_user_pages(&page, 1);
 	clear(w.mm);
 	CHECK(!is_soft_dirty(w.mm, va));
+	world_close(&w);
+}
+
+/* ---- fast pins against clears: whoever holds a page for writing, it reports dirty ---- */
+
+struct pinner {
+	struct ucow_mm *mm;
+	uint64_t va;
+	_Atomic uint64_t sequence; /* odd: the pin is held */
+	_Atomic bool stop;
+};
+
+static void *keep_pinning(void *arg)
+{
+	struct pinner *pinner = arg;
+	struct ucow_cpu *cpu = cpu_on(pinner->mm);
+
+	while (!pinner->stop) {
+		struct ucow_page *page = NULL;
+
+		REQUIRE_EQ(ucow_pin_user_pages_fast(cpu, pinner->va, 1, UCOW_FOLL_WRITE, &page), 1);
+		pinner->sequence++;
+		sched_yield();
+		pinner->sequence++;
+		ucow_unpin_user_pages(&page, 1);
+	}
+	ucow_cpu_destroy(cpu);
+	return NULL;
+}
+
+TEST(a_write_pin_that_comes_meanwhile_is_seen)
+{
+	struct world w = world_open();
+	struct pinner pinner = {.mm = w.mm, .va = map_private(w.mm, 1)};
+	unsigned held = 0;
+	pthread_t thread;
+
+	put64(w.cpu, pinner.va, 1);
+	REQUIRE_EQ(pthread_create(&thread, NULL, keep_pinning, &pinner), 0);
+	for (unsigned i = 0; i < 200000 && held < 2000; i++) {
+		uint64_t before;
+		bool dirty;
+
+		clear(w.mm);
+		before = pinner.sequence;
+		dirty = is_soft_dirty(w.mm, pinner.va);
+		if (!(before & 1) || pinner.sequence != before)
+			continue;
+		held++;
+		CHECK(dirty);
+	}
+	pinner.stop = true;
+	REQUIRE_EQ(pthread_join(thread, NULL), 0);
+	CHECK(held > 0);
+	check_invariants(w.machine);
 	world_close(&w);
 }
 
@@ -947,6 +1077,62 @@ TEST(scan_after_fork)
 	check_invariants(w.machine);
 	ucow_uffd_close(uffd);
 	world_close(&w);
+}
+
+/* A list of what was reported, call after call, until the end of the range. Returns: 0; the first error. */
+static long scan_on(struct ucow_mm *mm, uint64_t va, uint64_t *at, bool *set)
+{
+	struct ucow_page_region vec[NPAGES];
+	struct ucow_pm_scan scan = scan_of(va, NPAGES, vec, NPAGES);
+	long n = 0;
+
+	scan.flags = UCOW_PM_SCAN_WP_MATCHING;
+	scan.category_mask = scan.return_mask = UCOW_PAGE_IS_WRITTEN;
+	for (; *at < scan.end && n >= 0; *at = n < 0 ? *at : scan.walk_end) {
+		scan.start = *at;
+		n = ucow_pagemap_scan(mm, &scan);
+		for (long i = 0; i < n; i++)
+			for (uint64_t page = vec[i].start; page < vec[i].end; page += PAGE)
+				set[(page - va) / PAGE] = true;
+	}
+	return n < 0 ? n : 0;
+}
+
+/*
+ * The N-th table that the scan needs is not there, for all N: what was reported is protected, what was not is not, and
+ * the scan goes on from where it stopped.
+ */
+TEST(scan_without_memory)
+{
+	bool fired = true;
+
+	for (uint64_t nth = 1; fired; nth++) {
+		struct world w = world_open();
+		uint64_t va = map_private(w.mm, NPAGES), at = va;
+		bool set[NPAGES] = {false};
+		struct ucow_uffd *uffd;
+		struct ucow_mm *child;
+		long error;
+
+		for (uint64_t i = 0; i < NPAGES / 2; i++)
+			put64(w.cpu, va + i * PAGE, 1);
+		child = fork_mm(w.mm);
+		uffd = watch_async(w.mm, va, NPAGES);
+		(void)ucow_machine_inject(w.machine, UCOW_INJECT_TABLE, nth);
+		error = scan_on(w.mm, va, &at, set);
+		fired = !ucow_machine_inject(w.machine, UCOW_INJECT_ALL, 0);
+		CHECK(error == 0 || (fired && error == -ENOMEM));
+		for (uint64_t i = 0; i < NPAGES; i++)
+			CHECK_EQ(query(w.mm, va + i * PAGE).uffd_wp, set[i]);
+		check_invariants(w.machine);
+		CHECK_EQ(scan_on(w.mm, va, &at, set), 0);
+		for (uint64_t i = 0; i < NPAGES; i++)
+			CHECK(set[i] && query(w.mm, va + i * PAGE).uffd_wp);
+		CHECK(nth < 100);
+		ucow_uffd_close(uffd);
+		CHECK_EQ(ucow_mm_destroy(child), 0);
+		world_close(&w);
+	}
 }
 
 /* Swapped pages keep the protection in their entries. */

@@ -272,7 +272,7 @@ static void count_outcome(struct race *race, int rc)
 	atomic_fetch_add(rc ? &race->refused : &race->done, 1);
 }
 
-/* Loads, stores, pins and forks, in a space of its own with both kinds of mappings. */
+/* Loads, stores, pins, forks and writeback, in a space of its own with both kinds of mappings. */
 static void *fault_all_over(void *arg)
 {
 	struct race *race = arg;
@@ -289,7 +289,7 @@ static void *fault_all_over(void *arg)
 		struct ucow_page *page;
 		long got;
 
-		switch (draw(&state) % 8) {
+		switch (draw(&state) % 10) {
 		case 0:
 			REQUIRE_EQ(ucow_fork(mm, &child), 0);
 			REQUIRE_EQ(ucow_mm_destroy(child), 0);
@@ -302,6 +302,13 @@ static void *fault_all_over(void *arg)
 			break;
 		case 2:
 			REQUIRE_EQ(ucow_madvise(mm, va, PAGE, UCOW_MADV_DONTNEED), 0);
+			break;
+		case 8:
+			REQUIRE(ucow_file_writeback(race->file, 0, 0, UCOW_WRITEBACK_WAIT) >= 0);
+			break;
+		case 9:
+			REQUIRE_EQ(ucow_mprotect(mm, va, PAGE, UCOW_PROT_READ), 0);
+			REQUIRE_EQ(ucow_mprotect(mm, va, PAGE, RW), 0);
 			break;
 		case 3:
 		case 4:
@@ -355,6 +362,66 @@ TEST(faults_against_truncation)
 		close_fd(fd);
 		world_close(&w);
 	}
+}
+
+/* What was stored to the file is there as long as the hole is not. */
+TEST(a_hole_that_the_host_refuses_changes_nothing)
+{
+	struct world w = world_open();
+	int fd;
+	struct ucow_file *file = open_filled(w.machine, false, 4, &fd);
+
+	map_file(w.mm, BASE, 4, RW, UCOW_MAP_SHARED, file, 0);
+	for (uint64_t i = 0; i < 4; i++)
+		put64(w.cpu, BASE + i * PAGE, 7000 + i);
+	ucow_machine_inject(w.machine, UCOW_INJECT_WRITE, 1);
+	CHECK_EQ(ucow_file_punch(file, 8, 3 * PAGE), -EIO);
+	CHECK(!ucow_machine_inject(w.machine, 0, 0));
+	for (uint64_t i = 0; i < 4; i++) {
+		CHECK_EQ(get64(w.cpu, BASE + i * PAGE), 7000 + i);
+		CHECK_EQ(file_get64(file, i * PAGE), 7000 + i);
+	}
+	put64(w.cpu, BASE + PAGE, 8001); /* to the file, not to a page that has left it */
+	CHECK_EQ(file_get64(file, PAGE), 8001);
+	check_invariants(w.machine);
+	CHECK_EQ(ucow_file_close(file), 0);
+	world_close(&w);
+	for (uint64_t i = 0; i < 4; i++)
+		CHECK_EQ(host_get64(fd, i * PAGE), i == 1 ? 8001 : 7000 + i);
+	close_fd(fd);
+}
+
+/* What fails midway leaves no page mapped that is not in the file any more: stores to it would be lost. */
+TEST(a_hole_that_memory_lacks_for_leaves_no_page_behind)
+{
+	struct world w = world_open();
+	int fd;
+	struct ucow_file *file = open_filled(w.machine, false, 4, &fd);
+	struct ucow_mm *child;
+
+	map_file(w.mm, BASE, 4, RW, UCOW_MAP_SHARED, file, 0);
+	for (uint64_t nth = 1, value = 1;; nth++, value++) {
+		int error;
+
+		for (uint64_t i = 0; i < 4; i++)
+			put64(w.cpu, BASE + i * PAGE, value);
+		child = fork_mm(w.mm);
+		ucow_machine_inject(w.machine, UCOW_INJECT_ALL, nth);
+		error = ucow_file_punch(file, PAGE, 2 * PAGE);
+		if (ucow_machine_inject(w.machine, 0, 0)) {
+			CHECK_EQ(error, 0);
+			ucow_mm_destroy(child);
+			break;
+		}
+		CHECK(error == 0 || error == -ENOMEM);
+		put64(w.cpu, BASE + PAGE, 5);
+		CHECK_EQ(file_get64(file, PAGE), 5);
+		check_invariants(w.machine);
+		ucow_mm_destroy(child);
+	}
+	CHECK_EQ(ucow_file_close(file), 0);
+	world_close(&w);
+	close_fd(fd);
 }
 
 TAP_MAIN()

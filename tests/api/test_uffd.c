@@ -1542,6 +1542,43 @@ TEST(closing_ends_waiting)
 	scene_end(&s);
 }
 
+static void *read_until_shut(void *arg)
+{
+	struct handler *handler = arg;
+	struct ucow_uffd_msg msg;
+	long got;
+
+	while ((got = ucow_uffd_read(handler->uffd, &msg, 1, true)) == 1)
+		note(&handler->told, &msg);
+	REQUIRE_EQ(got, -EBADF);
+	return NULL;
+}
+
+/* It ends readers, wherever they are, before what they use is freed. */
+TEST(shutting_down_ends_reading_and_waiting)
+{
+	struct accessor accessor;
+	struct handler handler;
+	struct ucow_uffd_msg msg;
+	struct scene s;
+
+	queue_one(&s, &accessor);
+	handler = (struct handler){.uffd = s.uffd};
+	REQUIRE_EQ(pthread_create(&handler.thread, NULL, read_until_shut, &handler), 0);
+	while (is_readable(s.uffd))
+		sched_yield();
+	ucow_uffd_shutdown(s.uffd);
+	pthread_join(handler.thread, NULL);
+	pthread_join(accessor.thread, NULL);
+	CHECK_EQ(handler.told.missing, 1);
+	CHECK_EQ(accessor.result, 0);
+	CHECK_EQ(get64(s.w.cpu, s.va + PAGE), 0);
+	CHECK_EQ(ucow_uffd_read(s.uffd, &msg, 1, false), -EBADF);
+	CHECK_EQ(ucow_uffd_zeropage(s.uffd, s.va + 2 * PAGE, PAGE, 0, NULL), -ESRCH);
+	CHECK(!ucow_uffd_mm(s.uffd));
+	scene_end(&s);
+}
+
 TEST(unregistering_ends_waiting)
 {
 	struct accessor accessor;

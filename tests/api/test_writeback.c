@@ -3,6 +3,9 @@
 #include "file_fixture.h"
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 
 enum { PAGES = 40 };
 
@@ -179,6 +182,46 @@ TEST(no_way_leads_around_the_first_store)
 	mapped_close(&m);
 }
 
+struct spanning {
+	struct mapped *m;
+	_Atomic bool inside;
+};
+
+/* Stores, by a pointer that was got before, some time after writeback has begun; whether it has is not asked. */
+static void *store_late(void *arg)
+{
+	struct spanning *spanning = arg;
+	struct ucow_cpu *cpu = cpu_on(spanning->m->w.mm);
+	void *word;
+
+	REQUIRE_EQ(ucow_span_begin(cpu, spanning->m->va, 8, true, &word), 0);
+	atomic_store(&spanning->inside, true);
+	usleep(100000);
+	__atomic_store_n((uint64_t *)word, 2, __ATOMIC_RELAXED);
+	ucow_span_end(cpu);
+	ucow_cpu_destroy(cpu);
+	return NULL;
+}
+
+/* Rule 10: whoever has the right to store when the entries lose it is waited for. */
+TEST(a_store_that_is_under_way_is_in_what_is_written)
+{
+	struct mapped m = mapped_open();
+	struct spanning spanning = {.m = &m};
+	pthread_t thread;
+
+	put64(m.w.cpu, m.va, 1);
+	REQUIRE_EQ(pthread_create(&thread, NULL, store_late, &spanning), 0);
+	while (!atomic_load(&spanning.inside))
+		sched_yield();
+	CHECK_EQ(ucow_file_sync(m.file), 0);
+	REQUIRE_EQ(pthread_join(thread, NULL), 0);
+	CHECK(dirty(&m) || host64(m.fd, 0) == 2);
+	CHECK_EQ(ucow_file_sync(m.file), 0);
+	CHECK_EQ(host64(m.fd, 0), 2);
+	mapped_close(&m);
+}
+
 /* ---- errors ---- */
 
 TEST(an_error_is_told_to_every_opener_once_and_the_page_stays_dirty)
@@ -252,6 +295,25 @@ TEST(every_write_may_fail)
 		check_invariants(m.w.machine);
 	}
 	mapped_close(&m);
+}
+
+/* Nobody is left to try again: what can be written is, whatever has failed before it. */
+TEST(the_last_munmap_writes_what_it_can)
+{
+	struct mapped m = mapped_open();
+	unsigned written = 0;
+
+	for (uint64_t i = 0; i < 4; i++)
+		put64(m.w.cpu, m.va + i * PAGE, 1 + i);
+	REQUIRE_EQ(ucow_file_close(m.file), 0);
+	ucow_machine_inject(m.w.machine, UCOW_INJECT_WRITE, 1);
+	REQUIRE_EQ(ucow_munmap(m.w.mm, m.va, PAGES * PAGE), 0);
+	CHECK(!ucow_machine_inject(m.w.machine, 0, 0));
+	for (uint64_t i = 0; i < 4; i++)
+		written += host64(m.fd, i * PAGE) == 1 + i;
+	CHECK_EQ(written, 3);
+	world_close(&m.w);
+	close(m.fd);
 }
 
 TEST(a_full_disk_is_told_as_such)
@@ -407,6 +469,36 @@ TEST(reclaim_drops_clean_pages_writes_dirty_ones_first_and_leaves_pinned_ones)
 	for (uint64_t i = 0; i < PAGES; i++)
 		CHECK_EQ(get64(m.w.cpu, m.va + i * PAGE), 1 + i);
 	ucow_unpin_user_pages(&page, 1);
+	mapped_close(&m);
+}
+
+/* A leaf that forks share is emptied once; the translations that its other users have cached go all the same. */
+TEST(no_space_reads_a_dropped_page_through_an_old_translation)
+{
+	struct mapped m = mapped_open();
+	struct ucow_mm *child;
+	struct ucow_cpu *cpu;
+
+	for (uint64_t i = 0; i < PAGES; i++)
+		host_put64(m.fd, i * PAGE, 1000 + i);
+	for (uint64_t i = 0; i < PAGES; i++)
+		CHECK_EQ(get64(m.w.cpu, m.va + i * PAGE), 1000 + i);
+	child = fork_mm(m.w.mm);
+	cpu = cpu_on(child);
+	for (uint64_t i = 0; i < PAGES; i++) {
+		CHECK_EQ(get64(m.w.cpu, m.va + i * PAGE), 1000 + i);
+		CHECK_EQ(get64(cpu, m.va + i * PAGE), 1000 + i);
+	}
+	for (unsigned i = 0; i < 8 && file_stat(m.file).cached; i++)
+		REQUIRE(ucow_reclaim(m.w.machine, NULL, PAGES) >= 0);
+	CHECK_EQ(file_stat(m.file).cached, 0);
+	for (uint64_t i = 0; i < PAGES; i++)
+		host_put64(m.fd, i * PAGE, 2000 + i);
+	for (uint64_t i = 0; i < PAGES; i++) {
+		CHECK_EQ(get64(cpu, m.va + i * PAGE), 2000 + i);
+		CHECK_EQ(get64(m.w.cpu, m.va + i * PAGE), 2000 + i);
+	}
+	exit_mm(cpu, child);
 	mapped_close(&m);
 }
 

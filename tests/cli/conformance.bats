@@ -143,20 +143,20 @@ good_endless_good() {
 
 @test "why a test was left out is said beside it, and counted by reason" {
 	need_json
-	needing t/a uffd
-	needing t/b uffd
+	needing t/a hugetlb
+	needing t/b hugetlb
 	needing t/c thp
 	ucow litmus --on kernel t
 	[ "$status" -eq 0 ]
-	grep -qx '  skip   kernel  t/b.litmus: kernel: uffd: not driven yet' <<<"$output"
-	grep -qx '     2 tests  kernel: uffd: not driven yet' <<<"$output"
+	grep -qx '  skip   kernel  t/b.litmus: kernel: hugetlb: not driven yet' <<<"$output"
+	grep -qx '     2 tests  kernel: hugetlb: not driven yet' <<<"$output"
 	grep -qx '     1 test   kernel: thp: not driven yet' <<<"$output"
 	ucow litmus --on kernel --tap t
 	grep -qx 'ok 3 - kernel: c # SKIP kernel: thp: not driven yet' <<<"$output"
 	ucow litmus --on kernel --json t
 	jq -e '.results[2].reason == "kernel: thp: not driven yet"' <<<"$output"
 	ucow litmus --on both --policy all t
-	grep -A 1 -x '     2 tests  kernel: uffd: not driven yet' <<<"$output" | grep -qx '              a b'
+	grep -A 1 -x '     2 tests  kernel: hugetlb: not driven yet' <<<"$output" | grep -qx '              a b'
 }
 
 @test "which checks were left out, and why" {
@@ -211,7 +211,7 @@ good_endless_good() {
 	command -v prove >/dev/null || skip "no prove"
 	holding t/good
 	failing t/bad
-	needing t/absent uffd
+	needing t/absent hugetlb
 	ucow litmus --on kernel --tap t
 	[ "$status" -eq 1 ]
 	"$UCOW" litmus --on kernel --tap t >all.tap || true
@@ -219,7 +219,7 @@ good_endless_good() {
 	echo "$output"
 	[ "$status" -eq 1 ]
 	grep -q 'Failed test:  2$' <<<"$output"
-	grep -q 'ok 1 - kernel: absent # SKIP kernel: uffd: not driven yet' <<<"$output"
+	grep -q 'ok 1 - kernel: absent # SKIP kernel: hugetlb: not driven yet' <<<"$output"
 	run ! grep -qiE 'parse error|bad plan|unknown' <<<"$output"
 	"$UCOW" litmus --on kernel --tap t/good.litmus >good.tap
 	prove -e cat good.tap

@@ -45,10 +45,10 @@ setup() {
 }
 
 @test "what the engine does not have is skipped, with the reason" {
-	needing absent "uffd"
+	needing absent "hugetlb"
 	ucow litmus --on engine --fork eager absent.litmus
 	[ "$status" -eq 0 ]
-	[ "${lines[1]}" = "  skip   exclusive  absent.litmus: engine: uffd not built yet" ]
+	[ "${lines[1]}" = "  skip   exclusive  absent.litmus: engine: hugetlb not built yet" ]
 }
 
 @test "a statement that fails unexpectedly is an error, under a listed policy a break" {

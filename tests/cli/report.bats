@@ -56,7 +56,7 @@ policies="mapcount force-cow refcount refcount-pin pin-breaks-cow reuse-pinned d
 }
 
 @test "matrix: why tests and checks were left out" {
-	needing t/absent uffd
+	needing t/absent hugetlb
 	litmus t/flags <<-'END'
 		title: fresh memory is exclusive
 		A map buf 1
@@ -68,7 +68,7 @@ policies="mapcount force-cow refcount refcount-pin pin-breaks-cow reuse-pinned d
 	[ "$status" -eq 0 ]
 	grep -qE '^  absent +-  -  -  -    -  -  -    -' <<<"$output"
 	grep -qE '^  flags +o  o  o  o    o  o  o    \.' <<<"$output"
-	grep -qE '^ +1 test +engine: uffd not built yet$' <<<"$output"
+	grep -qE '^ +1 test +engine: hugetlb not built yet$' <<<"$output"
 	grep -qE '^ +1 test +engine: the older policies know no `exclusive` \(7 checks\)$' <<<"$output"
 }
 
@@ -77,7 +77,7 @@ policies="mapcount force-cow refcount refcount-pin pin-breaks-cow reuse-pinned d
 	holding t/good
 	losing t/lost "breaks: refcount"
 	failing t/bad
-	needing t/absent uffd
+	needing t/absent hugetlb
 	ucow litmus --on engine --fork eager --policy all --json t
 	[ "$status" -eq 1 ]
 	[ "$(jq -s length <<<"$output")" -eq 1 ]
@@ -89,7 +89,7 @@ policies="mapcount force-cow refcount refcount-pin pin-breaks-cow reuse-pinned d
 		verdict: "break", expected: false, line: 4, check: "check A reads buf \"that\"", saw: "\"this\"",
 		reason: "", skipped_checks: 0, skipped: []}' <<<"$output"
 	jq -e '.results[] | select(.test == "absent" and .policy == "mapcount") |
-		.verdict == "skip" and .expected and .reason == "engine: uffd not built yet" and .line == 0' <<<"$output"
+		.verdict == "skip" and .expected and .reason == "engine: hugetlb not built yet" and .line == 0' <<<"$output"
 	jq -e '.results as $r | .summary == {
 		pass: [$r[] | select(.verdict == "pass")] | length,
 		break: [$r[] | select(.verdict == "break")] | length,
@@ -121,12 +121,12 @@ policies="mapcount force-cow refcount refcount-pin pin-breaks-cow reuse-pinned d
 	holding t/good
 	losing t/lost "breaks: refcount"
 	failing t/bad
-	needing t/absent uffd
+	needing t/absent hugetlb
 	ucow litmus --on engine --policy refcount --tap t
 	[ "$status" -eq 1 ]
 	[ "$output" = 'TAP version 13
 1..4
-ok 1 - refcount: absent # SKIP engine: uffd not built yet
+ok 1 - refcount: absent # SKIP engine: hugetlb not built yet
 not ok 2 - refcount: bad
 # t/bad.litmus:4: check A reads buf "that"
 # saw "this"

@@ -1287,6 +1287,87 @@ static void verify_dontneed_shared(struct scene *s)
 	ucow_cpu_attach(s->w.cpu, s->w.mm);
 }
 
+static int run_clear_soft_dirty(struct scene *s)
+{
+	return ucow_clear_soft_dirty(s->w.mm);
+}
+
+static bool is_soft_dirty(struct ucow_mm *mm, uint64_t va)
+{
+	uint64_t word = 0;
+
+	REQUIRE_EQ(ucow_pagemap(mm, va, 1, &word), 0);
+	return word & UCOW_PM_SOFT_DIRTY;
+}
+
+static void verify_clear(struct scene *s)
+{
+	for (unsigned i = 0; i < 40; i++) {
+		REQUIRE(!is_soft_dirty(s->w.mm, BASE + i * PAGE));
+		REQUIRE(is_soft_dirty(s->other, BASE + i * PAGE));
+	}
+}
+
+/* Shared tables are copied before the first bit is cleared. */
+TEST(clear_soft_dirty_across_shared_tables)
+{
+	check_scenario(&(struct scenario){prepare_child, run_clear_soft_dirty, verify_clear, FAILS},
+		       fork_is_eager() ? 0 : UNSHARE + 2);
+}
+
+static int run_mlock_middle(struct scene *s)
+{
+	return ucow_mlock(s->w.mm, BASE + 10 * PAGE, 5 * PAGE, UCOW_MLOCK_ONFAULT);
+}
+
+static int run_mlockall(struct scene *s)
+{
+	return ucow_mlockall(s->w.mm, UCOW_MCL_CURRENT | UCOW_MCL_ONFAULT);
+}
+
+static int run_munlock_middle(struct scene *s)
+{
+	return ucow_munlock(s->w.mm, BASE + 10 * PAGE, 5 * PAGE);
+}
+
+static void prepare_locked(struct scene *s)
+{
+	prepare_pages(s);
+	REQUIRE_EQ(ucow_mlock(s->w.mm, BASE, 40 * PAGE, 0), 0);
+}
+
+static void prepare_locked_child(struct scene *s)
+{
+	prepare_locked(s);
+	s->other = fork_mm(s->w.mm);
+}
+
+TEST(mlock_that_splits)
+{
+	check_scenario(&(struct scenario){prepare_pins, run_mlock_middle, NULL, FAILS}, 2);
+}
+
+TEST(mlock_of_a_half_shared_space)
+{
+	check_scenario(&(struct scenario){prepare_half_shared, run_mlock_middle, NULL, FAILS}, 2);
+}
+
+TEST(mlockall_across_shared_tables)
+{
+	check_scenario(&(struct scenario){prepare_child, run_mlockall, NULL, FAILS}, fork_is_eager() ? 0 : UNSHARE + 2);
+}
+
+TEST(munlock_that_splits)
+{
+	check_scenario(&(struct scenario){prepare_locked_child, run_munlock_middle, NULL, FAILS}, 2);
+}
+
+/* Where tables are shared, locked ranges are hidden from the child first, for which there is a reserve. */
+TEST(fork_of_locked_memory)
+{
+	check_scenario(&(struct scenario){prepare_locked, run_fork, NULL, fork_is_lazy() ? SHRUGS : FAILS}, 2);
+}
+
 TEST(dontneed_of_a_half_shared_space_needs_no_memory)
 {
 	check_scenario(&(struct scenario){prepare_half_shared, run_dontneed, verify_dontneed_shared, SUCCEEDS}, 0);

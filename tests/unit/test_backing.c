@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
-enum { PAGE = UCOW_PAGE_SIZE, PAGES = 3000 };
+enum { PAGE = UCOW_PAGE_SIZE, PAGES = 9000 };
 
 static struct inject inject;
 

@@ -164,7 +164,8 @@ static void begin_search(uint32_t bound)
 	memset(search->hash, 0, sizeof(search->hash));
 	memset(search, 0, offsetof(struct search, nodes));
 	search_init(search, bound, bound != UINT32_MAX);
-	search->exhaustive = how != REDUCED;
+	search->exhaustive = how == EVERY_ORDER;
+	search->by_states = how == BY_STATES;
 	if (how == BY_STATES)
 		states_forget();
 }
@@ -549,6 +550,40 @@ TEST(states_are_met_again)
 	explore_as(BY_STATES, &program, false, UINT32_MAX, 0);
 	CHECK_EQ(nfound[0], 1);
 	CHECK(explore_as(EVERY_ORDER, &program, false, UINT32_MAX, 1) > 4 * states_count());
+}
+
+/* Two additions go together, but a wait can come between them if the first of them is the lane's own. */
+TEST(a_wait_can_follow_an_addition_of_its_own)
+{
+	static const struct program program = {
+		2, {1, 3}, {{{CODE_ADD, 0, 1}}, {{CODE_ADD, 0, 3}, {CODE_AWAIT, 0, 1}, {CODE_LOAD, 0, 3}}}};
+
+	open_lanes();
+	CHECK(agrees(&program, false, UINT32_MAX));
+	CHECK(nfound[1] == 2 && (found[1][0].saw[1][2] == 3) != (found[1][1].saw[1][2] == 3));
+	if (!states_are_built())
+		return;
+	REQUIRE_EQ(states_open(), 0);
+	CHECK(agrees_by_states(&program, false));
+	CHECK_EQ(nfound[1], 2);
+}
+
+TEST(a_lane_that_comes_back_to_a_state_is_found)
+{
+	static const struct program program = {.nlanes = 2};
+	struct lanes_options options = {.every_step = true, .add_memory = add_memory};
+
+	if (!states_are_built())
+		SKIP("built without xxhash");
+	open_lanes();
+	REQUIRE_EQ(states_open(), 0);
+	explore_as(BY_STATES, &program, false, UINT32_MAX, 0);
+	options.search = search;
+	search_begin_anew(search, UINT32_MAX, false);
+	states_forget();
+	lanes_begin_run(&options);
+	CHECK_EQ(lanes_run(2, spin, NULL), LANES_LIVELOCK);
+	CHECK(search->depth < 10);
 }
 
 TEST(a_bound_loses_no_outcome_within_it)
