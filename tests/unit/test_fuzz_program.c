@@ -518,8 +518,8 @@ TEST(a_merge_comes_after_an_advice)
 
 		fuzz_generate(&program, seed, 30, FUZZ_AGAINST_MODES);
 		text = print(&program);
-		merge = program.pressure & (FUZZ_P_FILES | FUZZ_P_TRACKING) ? NULL : strstr(text, "\nksm merge");
-		if (merge) {
+		merge = strstr(text, "\nksm merge");
+		if (merge && program.pressure & FUZZ_P_MERGING) {
 			*merge = '\0';
 			merges++;
 			advised += strstr(text, " mergeable") != NULL;
@@ -527,7 +527,7 @@ TEST(a_merge_comes_after_an_advice)
 		free(text);
 	}
 	CHECK(merges > 100);
-	CHECK(20 * advised > 19 * merges);
+	CHECK(10 * advised > 9 * merges);
 }
 
 /* ---- saving ---- */
