@@ -185,6 +185,16 @@ static int merging_noise(const struct fuzz_test *test, const struct fuzz_diverge
 	return is_for_others(test, divergence) ? FUZZ_NOISE_OTHERS : -1;
 }
 
+/* Several mappings, of which it refuses the one that is tracked; what precedes that has moved. */
+static bool is_tracked_move(const struct fuzz_test *test, const struct fuzz_divergence *divergence)
+{
+	const struct stmt *stmt = divergence->at < test->litmus->nstmts ? &test->litmus->stmts[divergence->at] : NULL;
+
+	return stmt && stmt->kind == STMT_MOVE && stmt->place.npages > 1 && test->litmus->needs & NEED_UFFD &&
+	       !strcmp(divergence->what, "outcome") && !strcmp(divergence->subjects[0], "kernel") &&
+	       !strcmp(divergence->saw[0], "EFAULT") && !strcmp(divergence->saw[1], "success");
+}
+
 /* The kernel finds less, and all that it has not found are pages that are not there. */
 static bool is_scan_of_nothing(const struct fuzz_court *court, const struct fuzz_test *test,
 			       const struct fuzz_divergence *divergence)
@@ -216,6 +226,8 @@ int fuzz_noise(struct fuzz_court *court, const struct fuzz_test *test, const str
 		return class;
 	if (is_scan_of_nothing(court, test, divergence))
 		return FUZZ_NOISE_SCAN;
+	if (is_tracked_move(test, divergence))
+		return FUZZ_NOISE_TRACKED;
 	if (is_old_move(test, divergence))
 		return FUZZ_NOISE_MOVE;
 	return is_migration(court, test, divergence) ? FUZZ_NOISE_MIGRATION : -1;
