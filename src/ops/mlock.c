@@ -135,7 +135,7 @@ int fetch_locked(struct ucow_mm *mm, uint64_t start, uint64_t end)
 	unsigned flags;
 	int error = 0;
 
-	while (!error && next_to_fetch(mm, &start, end, &stop, &flags)) {
+	while (!error && start < end && next_to_fetch(mm, &start, end, &stop, &flags)) {
 		error = fetch_mapping(mm, start, stop, flags);
 		/* Memory that there is not; a mapping without permissions is told apart from that. */
 		if (error && (flags & (VMA_READ | VMA_WRITE)))
