@@ -369,8 +369,8 @@ TEST(shrinking_takes_the_pressure_away)
 	for (uint64_t seed = 1;; seed++) {
 		fuzz_generate(&program, seed, 40, FUZZ_AGAINST_MODES);
 		text = print(&program);
-		if (program.room && program.pressure == (FUZZ_P_SWAP | FUZZ_P_MERGING | FUZZ_P_GROUPS) && strstr(text, " fork B into m") &&
-		    judge_planted(&program, &planted))
+		if (program.room && program.pressure == (FUZZ_P_SWAP | FUZZ_P_MERGING | FUZZ_P_GROUPS) &&
+		    strstr(text, " fork B into m") && judge_planted(&program, &planted))
 			break;
 		free(text);
 	}
