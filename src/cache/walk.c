@@ -93,6 +93,12 @@ static void visit_mapping(struct cache_walk *walk, struct ucow_mm *mm, const str
 	notify_start(mm, from, to, walk->reason);
 	while (i < end)
 		i = visit_leaf(walk, mm, vma, i, end);
+	/* The tables may have been an earlier space's too, which has changed them: there is nothing left to see here.
+	 */
+	if (walk->changed) {
+		walk->low = from;
+		walk->high = to;
+	}
 	if (walk->low < walk->high) {
 		tlb_invalidate(&mm->pt.generations, walk->low, walk->high);
 		walk->changed = true;

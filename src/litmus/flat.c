@@ -478,6 +478,11 @@ static int advise_page(const struct model *m, struct model_page *p, enum model_a
 		/* without pressure: nothing */
 		if (m->drops_freed && p->bytes && !p->object)
 			bytes_loosen(p->bytes);
+		/* With the page goes what was known of it. */
+		if (m->drops_freed && !p->object) {
+			p->wp_open = p->tracker;
+			p->soft_dirty = false;
+		}
 		return p->object ? -EINVAL : 0;
 	case MODEL_POPULATE_READ:
 		if (!(p->prot & PROT_R))

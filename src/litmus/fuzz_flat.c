@@ -614,7 +614,8 @@ static void look_at_page(const struct subject *s, const struct model_page *page,
 	shown->shared = page->object || page->file;
 	shown->wp = page->wp;
 	shown->wp_open = page->wp_open;
-	shown->soft_dirty = page->soft_dirty;
+	/* A page of zeros that is merged with the zero page is written no more. */
+	shown->soft_dirty = page->soft_dirty && !(s->test->litmus->needs & NEED_KSM);
 	shown->has_bytes = page->object || page->file || s->test->looks
 				   ? page->prot & LITMUS_PROT_R && !model_beyond_object(page)
 				   : true;

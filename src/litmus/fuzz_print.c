@@ -876,12 +876,13 @@ static bool choose_tracked(const struct printer *pr, const struct fuzz_op *op, u
 }
 
 /*
- * What stores meet in files that change under them, and where nothing is yet, the flat model does not follow: there
- * none fails.
+ * What stores meet in files that change under them, where what was advised free is gone, and where nothing is yet, the
+ * flat model does not follow: there none fails.
  */
 static const char *choose_mode(const struct printer *pr, const struct fuzz_op *op, unsigned state)
 {
-	bool is_async = op->arg % 2 || state & PAGE_HOST || (!for_kernel(pr) && state & PAGE_FILE);
+	bool is_open = !for_kernel(pr) && (state & PAGE_FILE || pr->pressed);
+	bool is_async = op->arg % 2 || state & PAGE_HOST || is_open;
 
 	if (is_async)
 		return "async";

@@ -52,7 +52,7 @@
 	X(FUZZ_OP_UFFD, "uffd", 6, 5, false)                \
 	X(FUZZ_OP_WP, "wp", 12, 9, false)                   \
 	X(FUZZ_OP_UNWP, "unwp", 4, 3, false)                \
-	X(FUZZ_OP_UFFD_CLOSE, "close", 1, 1, false)         \
+	X(FUZZ_OP_UFFD_CLOSE, "close", 3, 3, false)         \
 	X(FUZZ_OP_SCAN, "scan", 8, 6, false)                \
 	X(FUZZ_OP_CLEAR, "clear-soft-dirty", 4, 4, false)   \
 	X(FUZZ_OP_MLOCK, "mlock", 4, 3, false)              \

@@ -59,7 +59,7 @@ static int check_protection(struct check *check, const struct vma *vma, uint64_t
 
 static int check_permissions(struct check *check, const struct vma *vma, uint64_t va, struct pte pte)
 {
-	if (!vma_is_accessible(vma) && !pte_is_protnone(pte))
+	if (!vma_is_accessible(vma) && !pte_is_protnone(pte) && !pte_is_marker(pte))
 		return broken(check, "INV-PT-2", "va %#lx: accessible entry of a mapping without permissions", va);
 	if (!pte_is_writable(pte))
 		return check_protection(check, vma, va, pte);
