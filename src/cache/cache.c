@@ -464,7 +464,10 @@ struct cache *cache_create(struct ucow_machine *machine, uint64_t nbytes, const 
 	atomic_init(&cache->size, nbytes);
 	list_init(&cache->users);
 	cache->is_anonymous = !backing;
-	cache->backing = backing ? *backing : (struct backing){.fd = -1};
+	if (backing)
+		cache->backing = *backing;
+	else
+		(void)backing_open(&cache->backing, &machine->inject, -1, 0); /* nothing, which cannot fail */
 	cache->readahead = CACHE_READAHEAD;
 	mutex_init(&cache->resize, LOCK_FILE);
 	rwlock_init(&cache->filling, LOCK_FILLING);

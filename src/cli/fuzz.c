@@ -4,6 +4,7 @@
 #include "interrupt.h"
 #include "litmus/facilities.h"
 #include "litmus/fuzz_campaign.h"
+#include "litmus/kernel.h"
 #include "litmus/run.h"
 #include "litmus/switches.h"
 
@@ -246,7 +247,8 @@ static unsigned possible_pressure(void)
 {
 	const struct facilities *facilities = facilities_held();
 
-	return (*facilities->no_swap || *facilities->no_groups ? 0 : FUZZ_P_SWAP) |
+	return FUZZ_P_FILES | (kernel_no_uffd() ? 0 : FUZZ_P_TRACKING) |
+	       (*facilities->no_swap || *facilities->no_groups ? 0 : FUZZ_P_SWAP) |
 	       (*facilities->no_ksm ? 0 : FUZZ_P_MERGING) | (*facilities->no_groups ? 0 : FUZZ_P_GROUPS);
 }
 

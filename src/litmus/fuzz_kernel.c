@@ -273,12 +273,17 @@ static uint64_t pages_taken(const struct fuzz_kernel *kernel, const struct stmt 
 static int do_statement(struct fuzz_kernel *kernel, size_t i, struct fuzz_view *view)
 {
 	struct kernel_step step = {.run = &kernel->run, .stmt = &kernel->test->litmus->stmts[i]};
-	int outcome = litmus_is_check(step.stmt->kind) ? 0 : kernel_do(&step);
+	int outcome;
+
+	kernel->run.found = 0;
+	outcome = litmus_is_check(step.stmt->kind) ? 0 : kernel_do(&step);
 
 	if (outcome == STEP_ENDED || outcome == STEP_SKIPPED)
 		return kernel->result.verdict == VERDICT_SKIP ? -EOPNOTSUPP : -EIO;
 	view->outcome = outcome;
 	view->undefined = false;
+	view->scanned = step.stmt->kind == STMT_SCAN;
+	view->found = kernel->run.found;
 	view->pages_taken = pages_taken(kernel, step.stmt, outcome);
 	view->faults = faults_of(kernel, &step, outcome);
 	return 0;
@@ -373,6 +378,7 @@ static struct fuzz_kernel *make(void)
 	kernel->run.options = &kernel->options;
 	kernel->run.result = &kernel->result;
 	kernel->run.takes_more = true;
+	kernel->run.only_finds = true;
 	pthread_mutex_init(&kernel->run.result_lock, NULL);
 	kernel_open_eyes(&kernel->run.eyes);
 	kernel->type = (struct fuzz_subject_type){

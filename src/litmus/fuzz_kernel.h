@@ -21,7 +21,7 @@ struct kernel_gaze {
 	uint8_t areas[WINDOW_PAGES]; /* AREA_*, as it was seen last */
 	uint64_t entries[WINDOW_PAGES];
 };
-enum { AREA_MAPPED = 1 << 0, AREA_SHARED = 1 << 1 };
+enum { AREA_MAPPED = 1 << 0, AREA_SHARED = 1 << 1 /* or of a file: only a load tells what is there */ };
 
 struct fuzz_kernel {
 	struct fuzz_subject subject;

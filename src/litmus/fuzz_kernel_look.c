@@ -131,7 +131,7 @@ static int ask_areas(struct fuzz_kernel *kernel, struct kernel_gaze *gaze)
 		if (ioctl(gaze->maps, ASK_AREA, &area))
 			return errno == ENOENT ? 0 : errno;
 		mark_area(kernel, gaze, area.start, area.end,
-			  AREA_MAPPED | (area.answer_flags & ANSWER_SHARED ? AREA_SHARED : 0));
+			  AREA_MAPPED | (area.answer_flags & ANSWER_SHARED || area.inode ? AREA_SHARED : 0));
 	}
 	return 0;
 }
@@ -139,7 +139,7 @@ static int ask_areas(struct fuzz_kernel *kernel, struct kernel_gaze *gaze)
 static int read_areas(struct fuzz_kernel *kernel, struct kernel_gaze *gaze)
 {
 	FILE *maps;
-	unsigned long long start, end;
+	unsigned long long start, end, inode;
 	char access[5], line[512], path[40];
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", (int)gaze->pid);
@@ -147,8 +147,9 @@ static int read_areas(struct fuzz_kernel *kernel, struct kernel_gaze *gaze)
 	if (!maps)
 		return errno;
 	while (fgets(line, sizeof(line), maps))
-		if (sscanf(line, "%llx-%llx %4s", &start, &end, access) == 3)
-			mark_area(kernel, gaze, start, end, AREA_MAPPED | (access[3] == 's' ? AREA_SHARED : 0));
+		if (sscanf(line, "%llx-%llx %4s %*x %*x:%*x %llu", &start, &end, access, &inode) == 4)
+			mark_area(kernel, gaze, start, end,
+				  AREA_MAPPED | (access[3] == 's' || inode ? AREA_SHARED : 0));
 	fclose(maps);
 	return 0;
 }
@@ -487,7 +488,7 @@ static int look_at_handle(struct fuzz_kernel *kernel, unsigned i, struct fuzz_he
 
 static int read_file(struct fuzz_kernel *kernel, unsigned i)
 {
-	int name = kernel->test->layout.file[i], fd = kernel->run.objects[name].file.direct;
+	int name = kernel->test->layout.file[i], fd = kernel_file_seen(&kernel->run.objects[name].file);
 	struct fuzz_file *file = &kernel->files[i];
 	ssize_t got;
 
@@ -503,10 +504,13 @@ static int read_file(struct fuzz_kernel *kernel, unsigned i)
 	return 0;
 }
 
-/* A file changes by transfers only, which are over when the statement is: reading it each time would cost the most. */
-static bool may_change_files(const struct stmt *stmt)
+/*
+ * A file that nobody maps changes by transfers only, which are over when the statement is: reading it each time would
+ * cost the most.
+ */
+static bool may_change_files(const struct litmus *litmus, const struct stmt *stmt)
 {
-	return stmt->kind == STMT_FILE || stmt->kind == STMT_DIRECT_OUT;
+	return stmt->kind == STMT_FILE || stmt->kind == STMT_DIRECT_OUT || litmus->needs & NEED_FILE;
 }
 
 /* ---- groups ---- */
@@ -541,7 +545,7 @@ int fuzz_kernel_look(struct fuzz_kernel *kernel, size_t at, struct fuzz_view *vi
 {
 	const struct fuzz_layout *layout = &kernel->test->layout;
 	const struct stmt *stmt = &kernel->test->litmus->stmts[at];
-	bool read_files = may_change_files(stmt) || at + 1 == kernel->test->litmus->nstmts;
+	bool read_files = may_change_files(kernel->test->litmus, stmt) || at + 1 == kernel->test->litmus->nstmts;
 	int error = look_at_processes(kernel, stmt, view);
 
 	for (unsigned i = 0; !error && i < layout->nhandles; i++)

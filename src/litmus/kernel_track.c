@@ -111,11 +111,25 @@ static int scan(struct kernel_step *step, int fd, struct page_region *found, siz
 	return n < 0 ? errno : 0;
 }
 
+static void note_found(struct kernel_step *step, const struct page_region *found, size_t nfound)
+{
+	uint64_t base = kernel_va(step->run, &step->stmt->place, 0);
+
+	for (size_t i = 0; i < nfound; i++)
+		for (uint64_t page = 0; page < step->stmt->place.npages && page < 64; page++)
+			if (base + page * KERNEL_PAGE >= found[i].start && base + page * KERNEL_PAGE < found[i].end)
+				step->run->found |= UINT64_C(1) << page;
+}
+
 static int compare_found(struct kernel_step *step, const struct page_region *found, size_t nfound)
 {
 	uint64_t base = step->run->objects[step->stmt->place.region].va;
 	struct litmus_range ranges[JUDGE_RANGES];
 
+	if (step->run->only_finds) {
+		note_found(step, found, nfound);
+		return 0;
+	}
 	for (size_t i = 0; i < nfound; i++)
 		ranges[i] = (struct litmus_range){(found[i].start - base) / KERNEL_PAGE,
 						  (found[i].end - found[i].start) / KERNEL_PAGE};

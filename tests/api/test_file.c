@@ -109,6 +109,19 @@ TEST(a_machine_with_an_open_file_is_busy)
 
 /* ---- shared mappings ---- */
 
+/* Memory has no descriptor: not number 0 either. */
+TEST(the_end_of_shared_memory_closes_no_descriptor)
+{
+	struct world w = world_open();
+	uint64_t va;
+
+	REQUIRE(fcntl(0, F_GETFD) >= 0 || open("/dev/null", O_RDONLY) == 0);
+	REQUIRE_EQ(ucow_mmap(w.mm, 0, PAGE, UCOW_PROT_READ | UCOW_PROT_WRITE, UCOW_MAP_SHARED, &va), 0);
+	CHECK_EQ(ucow_munmap(w.mm, va, PAGE), 0);
+	CHECK(fcntl(0, F_GETFD) >= 0);
+	world_close(&w);
+}
+
 TEST(spaces_share_what_they_store)
 {
 	for (int in_memory = 0; in_memory < 2; in_memory++) {

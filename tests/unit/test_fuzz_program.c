@@ -369,8 +369,8 @@ TEST(shrinking_takes_the_pressure_away)
 	for (uint64_t seed = 1;; seed++) {
 		fuzz_generate(&program, seed, 40, FUZZ_AGAINST_MODES);
 		text = print(&program);
-		if (program.room && program.pressure == (FUZZ_P_SWAP | FUZZ_P_MERGING | FUZZ_P_GROUPS) && strstr(text, " fork B into m") &&
-		    judge_planted(&program, &planted))
+		if (program.room && program.pressure == (FUZZ_P_SWAP | FUZZ_P_MERGING | FUZZ_P_GROUPS) &&
+		    strstr(text, " fork B into m") && judge_planted(&program, &planted))
 			break;
 		free(text);
 	}
@@ -518,7 +518,7 @@ TEST(a_merge_comes_after_an_advice)
 		char *text;
 
 		fuzz_generate(&program, seed, 30, FUZZ_AGAINST_MODES);
-		if (program.pressure & (FUZZ_P_FILES | FUZZ_P_TRACKING))
+		if (!(program.pressure & FUZZ_P_MERGING))
 			continue;
 		text = print(&program);
 		merge = strstr(text, "\nksm merge");
@@ -528,7 +528,7 @@ TEST(a_merge_comes_after_an_advice)
 		free(text);
 	}
 	CHECK(merges > 100);
-	CHECK(20 * advised > 19 * merges);
+	CHECK(10 * advised > 9 * merges);
 }
 
 /* ---- saving ---- */
