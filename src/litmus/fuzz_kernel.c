@@ -276,7 +276,7 @@ static int do_statement(struct fuzz_kernel *kernel, size_t i, struct fuzz_view *
 	int outcome;
 
 	kernel->run.found = 0;
-	outcome = litmus_is_check(step.stmt->kind) ? 0 : kernel_do(&step);
+	outcome = litmus_is_check(step.stmt->kind) && step.stmt->kind != STMT_SCAN ? 0 : kernel_do(&step);
 
 	if (outcome == STEP_ENDED || outcome == STEP_SKIPPED)
 		return kernel->result.verdict == VERDICT_SKIP ? -EOPNOTSUPP : -EIO;

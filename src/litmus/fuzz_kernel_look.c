@@ -238,11 +238,18 @@ static int read_word(int fd, uint64_t index, uint64_t *word)
 	return got == sizeof(*word) ? 0 : got < 0 ? errno : ENODATA;
 }
 
+/* What protects an empty entry stays; the highest type of what is no swap slot. */
+static bool is_marker(uint64_t entry)
+{
+	return (entry & 31) == 31;
+}
+
 /* Something moves pages now and then; wait until each is where it is, in memory or on a swap device. */
 static bool settled(const struct kernel_gaze *gaze)
 {
 	for (unsigned i = 0; i < WINDOW_PAGES; i++)
-		if (gaze->entries[i] & PAGEMAP_SWAPPED && !kernel_is_swapped(gaze->entries[i]))
+		if (gaze->entries[i] & PAGEMAP_SWAPPED && !kernel_is_swapped(gaze->entries[i]) &&
+		    !is_marker(gaze->entries[i]))
 			return false;
 	return true;
 }

@@ -185,12 +185,49 @@ static int merging_noise(const struct fuzz_test *test, const struct fuzz_diverge
 	return is_for_others(test, divergence) ? FUZZ_NOISE_OTHERS : -1;
 }
 
+/* Several mappings, of which it refuses the one that is tracked; what precedes that has moved. */
+static bool is_tracked_move(const struct fuzz_test *test, const struct fuzz_divergence *divergence)
+{
+	const struct stmt *stmt = divergence->at < test->litmus->nstmts ? &test->litmus->stmts[divergence->at] : NULL;
+
+	return stmt && stmt->kind == STMT_MOVE && stmt->place.npages > 1 && test->litmus->needs & NEED_UFFD &&
+	       !strcmp(divergence->what, "outcome") && !strcmp(divergence->subjects[0], "kernel") &&
+	       !strcmp(divergence->saw[0], "EFAULT") && !strcmp(divergence->saw[1], "success");
+}
+
+/* The kernel finds less, and all that it has not found are pages that are not there. */
+static bool is_scan_of_nothing(const struct fuzz_court *court, const struct fuzz_test *test,
+			       const struct fuzz_divergence *divergence)
+{
+	const struct fuzz_view *kernel = court->views[0][0], *engine = court->views[1][0];
+	const struct stmt *stmt;
+	unsigned first = 0, process = 0;
+	uint64_t missing;
+
+	if (strcmp(divergence->what, "scan") != 0 || strcmp(divergence->subjects[0], "kernel") != 0)
+		return false;
+	stmt = &test->litmus->stmts[divergence->at];
+	while (test->layout.page[first].region != stmt->place.region)
+		first++;
+	while (test->layout.process[process] != stmt->proc)
+		process++;
+	missing = engine->found & ~kernel->found;
+	for (uint64_t i = 0; i < stmt->place.npages; i++)
+		if (missing >> i & 1 && kernel->pages[process][first + stmt->place.first + i].present)
+			return false;
+	return !(kernel->found & ~engine->found);
+}
+
 int fuzz_noise(struct fuzz_court *court, const struct fuzz_test *test, const struct fuzz_divergence *divergence)
 {
 	int class = merging_noise(test, divergence);
 
 	if (class >= 0)
 		return class;
+	if (is_scan_of_nothing(court, test, divergence))
+		return FUZZ_NOISE_SCAN;
+	if (is_tracked_move(test, divergence))
+		return FUZZ_NOISE_TRACKED;
 	if (is_old_move(test, divergence))
 		return FUZZ_NOISE_MOVE;
 	return is_migration(court, test, divergence) ? FUZZ_NOISE_MIGRATION : -1;

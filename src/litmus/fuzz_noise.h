@@ -27,6 +27,12 @@
 	  "memory that nobody has advised shows a merged page, because a fork let it share the page with memory "   \
 	  "that was: on `unmergeable` the engine parts it and the kernel leaves it; and the kernel merges nothing " \
 	  "more into a page none of whose mergers is left")                                                         \
+	X(FUZZ_NOISE_SCAN, "scan-of-nothing",                                                                       \
+	  "a page of tracked memory that nobody has touched counts as written; where there is no page table yet "   \
+	  "the kernel does not report it, the engine does, table or not")                                           \
+	X(FUZZ_NOISE_TRACKED, "move-of-tracked",                                                                    \
+	  "a move of several mappings fails on the kernel where a userfaultfd watches one of them; the engine "     \
+	  "moves them")                                                                                             \
 	X(FUZZ_NOISE_MEMORY, "out-of-memory",                                                                       \
 	  "against modes: a program with a group's limit or a small machine wants more pages than fit, most of "    \
 	  "them pinned; the statement fails or stops half-way, each page is as before or after it, reclaim finds "  \
