@@ -47,11 +47,12 @@ static uint64_t watched_bytes(const struct watched *watched)
 
 static void resolve(struct watched *watched, struct ucow_uffd *uffd, uint64_t va)
 {
-	int err = ucow_uffd_writeprotect(uffd, va, UCOW_PAGE_SIZE, 0);
+	int err;
 
+	watched->handled++; /* before the faulting thread goes on */
+	err = ucow_uffd_writeprotect(uffd, va, UCOW_PAGE_SIZE, 0);
 	if (err)
 		watched->err = err;
-	watched->handled++;
 }
 
 static enum ucow_uffd_answer on_fault(void *arg, struct ucow_uffd *uffd, const struct ucow_uffd_msg *msg)

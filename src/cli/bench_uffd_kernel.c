@@ -45,8 +45,8 @@ struct watched {
 	int stop[2]; /* a pipe whose closing ends the thread */
 	pthread_t thread;
 	bool has_thread;
-	uint64_t handled; /* faults */
-	int err;          /* of the handler */
+	_Atomic uint64_t handled; /* faults */
+	int err;                  /* of the handler */
 	struct page_region *regions;
 };
 
@@ -121,11 +121,12 @@ static int protect(const struct watched *watched, uintptr_t start, uint64_t npag
 
 static void resolve(struct watched *watched, uintptr_t address)
 {
-	int err = protect(watched, address & UCOW_PAGE_MASK, 1, false);
+	int err;
 
+	watched->handled++; /* before the faulting thread goes on */
+	err = protect(watched, address & UCOW_PAGE_MASK, 1, false);
 	if (err)
 		watched->err = err;
-	watched->handled++;
 }
 
 /* ---- one fault a page ---- */

@@ -361,12 +361,9 @@ static int wait_for_user(struct gup *gup)
 
 static int run(struct gup *gup)
 {
-	struct uffd_wait wait;
 	unsigned tries = 0;
 	int error;
 
-	uffd_wait_init(&wait);
-	gup->wait = &wait;
 	if (gup->fast)
 		run_fast(gup);
 	do {
@@ -427,7 +424,9 @@ static long pin_pages(struct gup *gup)
 static long gup_common(struct ucow_mm *mm, uint64_t va, size_t npages, unsigned flags, unsigned allowed, bool pin,
 		       struct ucow_page **pages)
 {
+	struct uffd_wait wait;
 	struct gup gup = {
+		.wait = &wait,
 		.mm = mm,
 		.pages = pages,
 		.start = va & UCOW_PAGE_MASK,
@@ -440,6 +439,7 @@ static long gup_common(struct ucow_mm *mm, uint64_t va, size_t npages, unsigned 
 		return -EINVAL;
 	if (mm->read_only && (flags & UCOW_FOLL_WRITE))
 		return -EACCES;
+	uffd_wait_init(&wait);
 	return pin ? pin_pages(&gup) : get_pages(&gup);
 }
 

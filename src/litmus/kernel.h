@@ -109,8 +109,8 @@ struct kernel_run {
 	char groups[256];           /* the directory of the run's control groups; "": there is none */
 	bool counts_usage;          /* `check usage` comes, so: */
 	struct kernel_frames known; /* frames that some process has mapped at the end of some statement */
-	bool only_finds; /* a scan's result is judged by whoever made the run: */
-	uint64_t found;  /* bits of the pages of the last one's place */
+	bool only_finds;            /* a scan's result is judged by whoever made the run: */
+	uint64_t found;             /* bits of the pages of the last one's place */
 	bool takes_more; /* a reclaim may take more pages than the statement says: whoever made the run knows it */
 };
 

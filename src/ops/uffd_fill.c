@@ -34,14 +34,14 @@ static struct pte supplied_entry(const struct fill *fill, struct pte pte, bool w
 	return entry_permit(fill->vma, pte, write);
 }
 
-/* Lock the leaf if nothing is at range.at: markers give way, but to poison. Returns: 0, locked; -EEXIST. */
-static int lock_vacant(const struct fill *fill, struct table *leaf)
+/* Lock the leaf if nothing is at range.at: with @page markers give way to what comes. Returns: 0, locked; -EEXIST. */
+static int lock_vacant(const struct fill *fill, struct table *leaf, bool page)
 {
 	struct pte pte;
 
 	table_lock(leaf);
 	pte = leaf_get(leaf, fill->range.at);
-	if (pte_is_none(pte) || (pte_is_marker(pte) && fill->kind != FILL_POISON))
+	if (pte_is_none(pte) || (pte_is_marker(pte) && page))
 		return 0;
 	table_unlock(leaf);
 	return -EEXIST;
@@ -55,7 +55,7 @@ static int install_anon(struct fill *fill, struct table *leaf)
 
 	if (!page)
 		return -ENOMEM;
-	error = lock_vacant(fill, leaf);
+	error = lock_vacant(fill, leaf, true);
 	if (error) {
 		page_put(page);
 		return error;
@@ -66,9 +66,10 @@ static int install_anon(struct fill *fill, struct table *leaf)
 	return 0;
 }
 
+/* Poison, and zeros that are not a page, want an entry that is quite empty: a protection is not lost to them. */
 static int install_special(const struct fill *fill, struct table *leaf)
 {
-	int error = lock_vacant(fill, leaf);
+	int error = lock_vacant(fill, leaf, false);
 
 	if (error)
 		return error;
@@ -116,7 +117,7 @@ static int page_of_object(const struct fill *fill, struct ucow_page **page)
 static int install_shared(const struct fill *fill, struct table *leaf)
 {
 	struct ucow_page *page;
-	int error = lock_vacant(fill, leaf);
+	int error = lock_vacant(fill, leaf, true);
 
 	if (error)
 		return error;
@@ -125,7 +126,7 @@ static int install_shared(const struct fill *fill, struct table *leaf)
 	if (error)
 		return error;
 	/* Who was faster in between has mapped the page that was just put in. */
-	error = lock_vacant(fill, leaf);
+	error = lock_vacant(fill, leaf, true);
 	if (error) {
 		page_put(page);
 		return fill->kind == FILL_CONTINUE ? error : 0;

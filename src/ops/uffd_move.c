@@ -158,7 +158,7 @@ static int own_leaves(struct uffd_move *move)
 
 static int move_page(struct uffd_move *move)
 {
-	struct pte pte;
+	struct pte pte = pte_none();
 	int error = own_leaves(move);
 
 	if (!error)

@@ -257,6 +257,195 @@ TEST(every_size_and_every_number_of_forks)
 	world_close(&w);
 }
 
+/* ---- against a model ---- */
+
+enum { SPACES = 6, STEPS = 4000 };
+
+/* What every page of the file has at its start, and every space's copy of it. */
+struct model {
+	struct world w;
+	struct ucow_file *file;
+	int fd;
+	uint64_t state, next, size; /* pages */
+	uint64_t of_file[NPAGES];
+	struct {
+		struct ucow_mm *mm; /* NULL: none */
+		struct ucow_cpu *cpu;
+		uint64_t copy[NPAGES];
+		bool has_copy[NPAGES];
+	} spaces[SPACES];
+};
+
+static unsigned any_space(struct model *m)
+{
+	unsigned k;
+
+	do
+		k = (unsigned)(draw(&m->state) % SPACES);
+	while (!m->spaces[k].mm);
+	return k;
+}
+
+static void model_load(struct model *m, unsigned k, uint64_t i)
+{
+	uint64_t shared = 0, private = 0;
+	int expected = i < m->size ? 0 : -ENXIO;
+
+	REQUIRE_EQ(ucow_load_u64(m->spaces[k].cpu, BASE + i * PAGE, &shared), expected);
+	REQUIRE_EQ(ucow_load_u64(m->spaces[k].cpu, FAR + i * PAGE, &private), expected);
+	if (expected)
+		return;
+	REQUIRE_EQ(shared, m->of_file[i]);
+	REQUIRE_EQ(private, m->spaces[k].has_copy[i] ? m->spaces[k].copy[i] : m->of_file[i]);
+}
+
+static void model_store(struct model *m, unsigned k, uint64_t i, bool is_private)
+{
+	int error = ucow_store_u64(m->spaces[k].cpu, (is_private ? FAR : BASE) + i * PAGE, ++m->next);
+
+	REQUIRE_EQ(error, i < m->size ? 0 : -ENXIO);
+	if (!error && is_private) {
+		m->spaces[k].copy[i] = m->next;
+		m->spaces[k].has_copy[i] = true;
+	} else if (!error) {
+		m->of_file[i] = m->next;
+	}
+}
+
+static void model_fork(struct model *m, unsigned k)
+{
+	for (unsigned child = 1; child < SPACES; child++) {
+		if (m->spaces[child].mm)
+			continue;
+		m->spaces[child] = m->spaces[k];
+		m->spaces[child].mm = fork_mm(m->spaces[k].mm);
+		m->spaces[child].cpu = cpu_on(m->spaces[child].mm);
+		return;
+	}
+}
+
+static void model_exit(struct model *m, unsigned k)
+{
+	if (!k)
+		return;
+	exit_mm(m->spaces[k].cpu, m->spaces[k].mm);
+	m->spaces[k].mm = NULL;
+}
+
+static void model_resize(struct model *m, uint64_t npages)
+{
+	REQUIRE_EQ(ucow_file_truncate(m->file, npages * PAGE), 0);
+	for (uint64_t i = npages; i < NPAGES; i++) {
+		m->of_file[i] = 0;
+		for (unsigned k = 0; k < SPACES; k++)
+			m->spaces[k].has_copy[i] = false;
+	}
+	m->size = npages;
+}
+
+static void model_punch(struct model *m, uint64_t first, uint64_t n)
+{
+	REQUIRE_EQ(ucow_file_punch(m->file, first * PAGE, n * PAGE), 0);
+	for (uint64_t i = first; i < first + n && i < m->size; i++)
+		m->of_file[i] = 0;
+}
+
+static void model_write(struct model *m, uint64_t i)
+{
+	if (i >= m->size)
+		return;
+	file_put64(m->file, i * PAGE, ++m->next);
+	m->of_file[i] = m->next;
+}
+
+static void model_step(struct model *m)
+{
+	uint64_t i = draw(&m->state) % NPAGES;
+	unsigned k = any_space(m);
+
+	switch (draw(&m->state) % 16) {
+	case 0:
+		model_fork(m, k);
+		break;
+	case 1:
+		model_exit(m, k);
+		break;
+	case 2:
+		if (draw(&m->state) % 8 == 0)
+			model_resize(m, draw(&m->state) % (NPAGES + 1));
+		else
+			model_resize(m, NPAGES);
+		break;
+	case 3:
+		model_punch(m, i, 1 + draw(&m->state) % 5);
+		break;
+	case 4:
+		REQUIRE_EQ(ucow_file_sync(m->file), 0);
+		break;
+	case 5:
+		/* Several times, for what was used has a second chance. */
+		for (unsigned n = (unsigned)(draw(&m->state) % 6); n; n--)
+			REQUIRE(ucow_reclaim(m->w.machine, NULL, NPAGES) >= 0);
+		break;
+	case 6:
+		model_write(m, i);
+		break;
+	case 7:
+		REQUIRE_EQ(ucow_mprotect(m->spaces[k].mm, BASE + i * PAGE, PAGE, UCOW_PROT_READ), 0);
+		REQUIRE_EQ(ucow_mprotect(m->spaces[k].mm, BASE + i * PAGE, PAGE, RW), 0);
+		break;
+	case 8:
+		REQUIRE_EQ(ucow_madvise(m->spaces[k].mm, BASE + i * PAGE, PAGE, UCOW_MADV_DONTNEED), 0);
+		break;
+	case 9:
+		REQUIRE_EQ(ucow_madvise(m->spaces[k].mm, BASE, NPAGES * PAGE, UCOW_MADV_PAGEOUT), 0);
+		break;
+	case 10:
+	case 11:
+		model_store(m, k, i, true);
+		break;
+	case 12:
+	case 13:
+		model_store(m, k, i, false);
+		break;
+	default:
+		for (k = 0; k < SPACES; k++)
+			for (i = 0; i < NPAGES && m->spaces[k].mm; i++)
+				model_load(m, k, i);
+		break;
+	}
+}
+
+/* Forks, holes, truncation, reclaim and writeback in any order: everybody reads what the model says. */
+TEST(random_steps_against_a_model)
+{
+	struct model m = {.w = world_open(), .state = tap_seed(), .size = NPAGES};
+
+	m.file = open_filled(m.w.machine, false, NPAGES, &m.fd);
+	map_file(m.w.mm, BASE, NPAGES, RW, UCOW_MAP_SHARED, m.file, 0);
+	map_file(m.w.mm, FAR, NPAGES, RW, UCOW_MAP_PRIVATE, m.file, 0);
+	for (uint64_t i = 0; i < NPAGES; i++)
+		m.of_file[i] = file_value(i);
+	m.spaces[0].mm = m.w.mm;
+	m.spaces[0].cpu = m.w.cpu;
+	for (unsigned step = 0; step < STEPS; step++) {
+		model_step(&m);
+		if (step % 500 == 0)
+			check_invariants(m.w.machine);
+	}
+	for (unsigned k = 1; k < SPACES; k++)
+		if (m.spaces[k].mm)
+			model_exit(&m, k);
+	check_invariants(m.w.machine);
+	model_resize(&m, m.size);
+	REQUIRE_EQ(ucow_file_sync(m.file), 0);
+	for (uint64_t i = 0; i < m.size; i++)
+		CHECK_EQ(host_get64(m.fd, i * PAGE), m.of_file[i]);
+	CHECK_EQ(ucow_file_close(m.file), 0);
+	world_close(&m.w);
+	close(m.fd);
+}
+
 /* ---- at the same time ---- */
 
 struct race {
