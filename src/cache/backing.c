@@ -46,7 +46,7 @@ int backing_read(const struct backing *backing, uint64_t index, void *const *byt
 	return *nread == n ? 0 : -EIO;
 }
 
-int backing_write(const struct backing *backing, uint64_t index, const void *const *bytes, unsigned n, uint64_t size,
+int backing_write(struct backing *backing, uint64_t index, const void *const *bytes, unsigned n, uint64_t size,
 		  unsigned *nwritten)
 {
 	(void)size;
@@ -130,21 +130,21 @@ int backing_open(struct backing *backing, struct inject *inject, int fd, uint64_
 	if (backing->fd < 0)
 		return -errno;
 	backing->direct = reopen_direct(backing->fd);
-	if (backing->direct >= 0)
-		backing->ring = backing_ring_open(backing->direct);
 	return 0;
 }
 
 void backing_close(struct backing *backing)
 {
-	if (backing->ring)
-		backing_ring_close(backing->ring);
+	struct backing_ring *ring = atomic_load(&backing->ring);
+
+	if (ring)
+		backing_ring_close(ring);
 	if (backing->direct >= 0)
 		close(backing->direct);
 	if (backing->fd >= 0)
 		close(backing->fd);
 	backing->fd = backing->direct = -1;
-	backing->ring = NULL;
+	atomic_store(&backing->ring, NULL);
 }
 
 int backing_size(const struct backing *backing, uint64_t *nbytes)
@@ -322,28 +322,46 @@ static bool fill_holes(const struct backing *backing, uint64_t index, unsigned n
 	return true;
 }
 
+/* A ring costs the host more than a file, and many files never have a long run: made when the first comes. */
+static struct backing_ring *ring_of(struct backing *backing)
+{
+	struct backing_ring *ring = atomic_load(&backing->ring), *made;
+
+	if (ring || backing->direct < 0)
+		return ring;
+	made = backing_ring_open(backing->direct);
+	if (!made || atomic_compare_exchange_strong(&backing->ring, &ring, made))
+		return made;
+	backing_ring_close(made);
+	return ring;
+}
+
 /*
  * What of a run can go without the host's page cache. Returns: so many pages are in the file; the rest, whatever the
  * reason, is written with it, which also tells what is wrong.
  */
-static unsigned write_direct(const struct backing *backing, uint64_t index, const void *const *bytes, unsigned n,
+static unsigned write_direct(struct backing *backing, uint64_t index, const void *const *bytes, unsigned n,
 			     uint64_t size)
 {
 	struct backing_chunks *chunks;
+	struct backing_ring *ring;
 
-	if (!backing->ring || n < BACKING_DIRECT || !is_aligned(bytes, n))
+	if (n < BACKING_DIRECT || !is_aligned(bytes, n))
+		return 0;
+	ring = ring_of(backing);
+	if (!ring)
 		return 0;
 	if (inject_fails(backing->inject, UCOW_INJECT_WRITE))
 		return 0;
 	n -= bytes_within(index + n - 1, size) < UCOW_PAGE_SIZE;
-	chunks = backing_ring_begin(backing->ring);
+	chunks = backing_ring_begin(ring);
 	if (!chunks)
 		return 0;
 	cut(chunks, bytes, n, fill_holes(backing, index, n) ? BACKING_PIECES : BACKING_CHUNK);
-	return backing_ring_write(backing->ring, offset_of(backing, index)) ? n : 0;
+	return backing_ring_write(ring, offset_of(backing, index)) ? n : 0;
 }
 
-int backing_write(const struct backing *backing, uint64_t index, const void *const *bytes, unsigned n, uint64_t size,
+int backing_write(struct backing *backing, uint64_t index, const void *const *bytes, unsigned n, uint64_t size,
 		  unsigned *nwritten)
 {
 	unsigned inside = n;

@@ -14,11 +14,11 @@
 struct backing_ring;
 struct backing {
 	int direct; /* (C) the same file without the host's page cache, by a description of our own; -1: none */
-	struct backing_ring *ring; /* (C) long runs go through it; NULL: none */
-	int fd;                    /* (C) a duplicate of our own; -1: none */
-	uint64_t offset;           /* (C) where in the file page 0 begins */
-	struct inject *inject;     /* (C) the machine's */
-	char *explored;            /* (C) the stand-in */
+	_Atomic(struct backing_ring *) ring; /* (A) long runs go through it; NULL: there was none yet */
+	int fd;                              /* (C) a duplicate of our own; -1: none */
+	uint64_t offset;                     /* (C) where in the file page 0 begins */
+	struct inject *inject;               /* (C) the machine's */
+	char *explored;                      /* (C) the stand-in */
 };
 
 /*
@@ -47,7 +47,7 @@ int backing_read(const struct backing *backing, uint64_t index, void *const *byt
  * backing_write - pages @index to @index + @n, but nothing behind byte @size. *nwritten pages are there, also when
  * there is an error. Requires: as backing_read; index < size / page, rounded up. Returns: as backing_read; -ENOSPC.
  */
-int backing_write(const struct backing *backing, uint64_t index, const void *const *bytes, unsigned n, uint64_t size,
+int backing_write(struct backing *backing, uint64_t index, const void *const *bytes, unsigned n, uint64_t size,
 		  unsigned *nwritten);
 
 /* backing_sync - what was written is on the medium. Returns: 0; -EIO, ... */

@@ -49,7 +49,8 @@ int lru_vec_create(struct lru *lru, uint16_t memcg)
 
 	if (vec)
 		return 0;
-	vec = vec_init(memcg ? host_alloc_lines(sizeof(*vec)) : &lru->nobodys);
+	/* A page of its own: what only mapped memory points to would look lost to a leak checker. */
+	vec = vec_init(memcg ? host_map(UCOW_PAGE_SIZE) : &lru->nobodys);
 	atomic_store_explicit(&lru->vecs[memcg], vec, memory_order_release);
 	if (vec)
 		note_vec(lru, memcg);
@@ -75,7 +76,8 @@ struct lru *lru_create(void)
 void lru_destroy(struct lru *lru)
 {
 	for (unsigned id = 1; lru && id < lru->nvecs; id++)
-		host_free(vec_at(lru, id));
+		if (vec_at(lru, id))
+			host_unmap(vec_at(lru, id), UCOW_PAGE_SIZE);
 	if (lru)
 		host_unmap(lru, page_round_up(sizeof(*lru)));
 }

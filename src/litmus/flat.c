@@ -270,9 +270,11 @@ static struct model_bytes *own_bytes(struct model_page *p)
 /* A store that is granted: whoever tracks the page is told, or refuses it. semantics.md B.7. */
 static int notify_store(struct model_page *p)
 {
-	if (p->tracker && p->wp && !p->is_async)
+	if (p->tracker && p->wp && !p->is_async) {
+		p->refused = true;
 		return -ENXIO;
-	p->wp = p->wp_open = false;
+	}
+	p->wp = p->wp_open = p->refused = false;
 	p->soft_dirty = !p->object && !p->file;
 	return 0;
 }
@@ -661,7 +663,8 @@ int model_protect(struct model *m, unsigned space, uint64_t vpn, uint64_t n, boo
 		if (!p->tracker)
 			return -ENOENT;
 		p->wp = protect;
-		p->wp_open = false;
+		/* With a page that was advised free goes its protection. */
+		p->wp_open = protect && p->bytes && bytes_may_go(p->bytes);
 		rc = 0;
 	}
 	return rc;
@@ -815,9 +818,13 @@ static void count_pin(struct model_bytes *b, unsigned space_id)
 
 static void take_page(struct model *m, struct model_handle *h, struct model_page *p, bool longterm)
 {
+	bool unknown = p->refused && !p->object && !p->bytes && !h->write && !longterm;
 	struct model_bytes *b = referenced(p, h->pin, h->write, longterm);
 	unsigned k = h->npages++;
 
+	h->unknown[k] = unknown;
+	if (p->object && h->write && !h->pin)
+		p->object->held = true;
 	h->frozen[k] = b && !h->pin && !p->object && p->bytes && !p->exclusive;
 	if (h->frozen[k])
 		h->bytes[k] = bytes_copy(b);

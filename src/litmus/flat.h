@@ -36,7 +36,8 @@ struct model_bytes {
 struct model_object {
 	unsigned refs; /* mapped pages */
 	unsigned npages, room;
-	bool on_host;               /* a file that is written back: B.8 */
+	bool on_host; /* a file that is written back: B.8 */
+	bool held;    /* by a plain reference for writing, sometime: what a device stores may miss writeback (B.8) */
 	struct model_bytes **pages; /* NULL: zeros, nobody looked */
 };
 
@@ -60,6 +61,7 @@ struct model_page {
 	bool is_async;    /* which notes stores by itself: else they fail */
 	bool wp;
 	bool wp_open; /* `wp` means nothing: the file was cut, or a hole punched, under it */
+	bool refused; /* a store was refused: zeros of its own may be here, as well as the zero page */
 };
 
 struct model_space {
@@ -78,6 +80,7 @@ struct model_handle {
 	unsigned npages;
 	struct model_bytes *bytes[MODEL_HANDLE_PAGES]; /* model->zero for the zero page */
 	bool frozen[MODEL_HANDLE_PAGES];               /* a get whose page is shared: it sees what was, nobody's now */
+	bool unknown[MODEL_HANDLE_PAGES];              /* of a page whose store was refused: see there */
 };
 
 struct model {

@@ -645,7 +645,8 @@ static void look_at_handle(const struct subject *s, unsigned number, struct fuzz
 	shown->bound = handle->live;
 	shown->npages = handle->live ? handle->npages : 0;
 	for (unsigned i = 0; i < shown->npages; i++) {
-		shown->has_bytes[i] = s->promised[number][i] && (handle->pin || !handle->frozen[i]);
+		shown->has_bytes[i] = s->promised[number][i] && !handle->unknown[i] &&
+				      (handle->pin || !handle->frozen[i]);
 		take_window(shown->bytes[i], handle->bytes[i]->data);
 		shown->loose[i] = take_loose(handle->bytes[i]->loose);
 	}
@@ -654,7 +655,7 @@ static void look_at_handle(const struct subject *s, unsigned number, struct fuzz
 static void look_at_mapped(const struct subject *s, const struct model_object *file, struct fuzz_file *shown)
 {
 	shown->npages = file->npages;
-	shown->synced = file->on_host;
+	shown->synced = file->on_host && !file->held;
 	for (unsigned i = 0; i < file->npages && i < FUZZ_FILE_PAGES; i++) {
 		take_window(shown->bytes[i], model_file_content(&s->model, file, i));
 		memcpy(shown->stored[i], shown->bytes[i], FUZZ_WINDOW);

@@ -166,6 +166,7 @@ int ucow_mmap(struct ucow_mm *mm, uint64_t hint, uint64_t length, unsigned prot,
 
 /* ---- populate ---- */
 
+/* To populate for writing is to write (FOLL_TOUCH): what was advised free stays. */
 static bool entry_permits(struct ucow_mm *mm, uint64_t va, bool write)
 {
 	struct epoch *epoch = &mm->machine->epoch;
@@ -176,7 +177,7 @@ static bool entry_permits(struct ucow_mm *mm, uint64_t va, bool write)
 	walk = table_walk_path(&mm->pt, va);
 	pte = walk.leaf ? leaf_get(walk.leaf, va) : pte_none();
 	epoch_leave(epoch);
-	return pte_is_present(pte) && (!write || (pte_is_writable(pte) && walk.is_private));
+	return pte_is_present(pte) && (!write || (pte_is_writable(pte) && pte_is_dirty(pte) && walk.is_private));
 }
 
 /* Requires: mmap_lock shared. *at: how far it has come. *last: what the last fault said. */

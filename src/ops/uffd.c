@@ -254,7 +254,8 @@ static struct pte protected_entry(const struct vma *vma, struct pte pte)
 	return pte_is_marker(pte) ? pte : pte_mk_uffd_wp(pte);
 }
 
-/* Requires: the leaf is owned. Returns: whether an entry lost its write permission. */
+/* Requires: the leaf is owned. Returns: whether a translation may say more than its entry does now; zeros may have been
+ * cached of an empty one. */
 static bool protect_leaf(struct ucow_mm *mm, const struct vma *vma, struct table *leaf, uint64_t start, uint64_t end,
 			 bool protect)
 {
@@ -267,7 +268,7 @@ static bool protect_leaf(struct ucow_mm *mm, const struct vma *vma, struct table
 
 		if (pte_is_same(now, pte))
 			continue;
-		lost |= pte_is_writable(pte) && !pte_is_writable(now);
+		lost |= pte_is_none(pte) || (pte_is_writable(pte) && !pte_is_writable(now));
 		leaf_set(leaf, va, now);
 	}
 	table_unlock(leaf);
