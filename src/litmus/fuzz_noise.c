@@ -199,13 +199,15 @@ static bool is_tracked_move(const struct fuzz_test *test, const struct fuzz_dive
 static bool is_scan_of_nothing(const struct fuzz_court *court, const struct fuzz_test *test,
 			       const struct fuzz_divergence *divergence)
 {
-	const struct fuzz_view *kernel = court->views[0][0], *engine = court->views[1][0];
+	const struct fuzz_view *kernel, *engine;
 	const struct stmt *stmt;
 	unsigned first = 0, process = 0;
 	uint64_t missing;
 
 	if (strcmp(divergence->what, "scan") != 0 || strcmp(divergence->subjects[0], "kernel") != 0)
 		return false;
+	kernel = court->views[0][0];
+	engine = court->views[1][0];
 	stmt = &test->litmus->stmts[divergence->at];
 	while (test->layout.page[first].region != stmt->place.region)
 		first++;
