@@ -438,6 +438,11 @@ int model_mprotect(struct model *m, unsigned space, uint64_t vpn, uint64_t n, un
 
 		if (!p)
 			return -ENOMEM;
+		/* Locked memory that may be written to from now on is fetched for that, as far as nobody refuses. */
+		if (p->locked && !p->object && (prot & PROT_W) && !(p->prot & PROT_W)) {
+			p->wp_open = p->wp && p->is_async;
+			p->refused = !p->bytes;
+		}
 		p->prot = prot;
 	}
 	return 0;

@@ -178,6 +178,14 @@ static bool is_locked(const struct doing *d)
 	return false;
 }
 
+/* What the space has taken plain references to it may lose sight of: they promise nothing. */
+static void forget_gets(struct doing *d)
+{
+	for (unsigned i = 0; i < FUZZ_HANDLES; i++)
+		if (d->s->model.handles[i].space_id == d->space->id && !d->s->model.handles[i].pin)
+			memset(d->s->promised[i], 0, sizeof(d->s->promised[i]));
+}
+
 static int do_advise(struct doing *d)
 {
 	static const struct {
@@ -196,12 +204,15 @@ static int do_advise(struct doing *d)
 
 	if (refuses(d))
 		return EACCES;
-	if (presses(d->stmt->advice) && is_locked(d))
+	if ((d->stmt->advice == ADVICE_PAGEOUT || d->stmt->advice == ADVICE_COLD) && is_locked(d))
 		return EINVAL;
 	if (presses(d->stmt->advice))
 		return -model_covered(d->space, d->vpn, d->npages);
 	if (!words[d->stmt->advice].known)
 		return -EOPNOTSUPP;
+	/* The kernel swaps pages that are held by plain references too, and freeing then drops the slot. */
+	if (d->stmt->advice == ADVICE_FREE && d->s->model.drops_freed)
+		forget_gets(d);
 	for (uint64_t i = 0; d->stmt->advice == ADVICE_FREE && d->s->model.drops_freed && i < d->npages; i++)
 		d->s->stored[d->process][page_number(d->vpn + i)] = false;
 	return -model_madvise(&d->s->model, d->process, d->vpn, d->npages, words[d->stmt->advice].advice);
@@ -271,9 +282,7 @@ static int do_child(struct doing *d)
 
 	model_fork(&d->s->model, d->process, child);
 	memset(d->s->stored[d->process], 0, sizeof(d->s->stored[0]));
-	for (unsigned i = 0; i < FUZZ_HANDLES; i++)
-		if (d->s->model.handles[i].space_id == d->space->id && !d->s->model.handles[i].pin)
-			memset(d->s->promised[i], 0, sizeof(d->s->promised[i]));
+	forget_gets(d);
 	d->s->model.spaces[child].read_only = d->stmt->kind == STMT_SNAPSHOT;
 	return 0;
 }

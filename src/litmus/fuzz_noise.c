@@ -77,11 +77,12 @@ static bool is_at(const struct fuzz_test *test, const struct fuzz_divergence *di
 	return divergence->at < test->litmus->nstmts && test->litmus->stmts[divergence->at].kind == kind;
 }
 
-/* It shows at once, in the frame, or later, in whether a store takes a fault. */
+/* It shows at once, in the frame, or later, in whether a store takes a fault or the kernel copies. */
 static bool is_given_up(const struct fuzz_test *test, const struct fuzz_divergence *divergence)
 {
+	bool copied = !strcmp(divergence->what, FUZZ_COPY) && !strcmp(divergence->saw[0], FUZZ_COPIED);
 	bool shows = is_at(test, divergence, STMT_KSM_MERGE) ? is_about_sharing(divergence)
-							     : !strcmp(divergence->what, "faults");
+							     : copied || !strcmp(divergence->what, "faults");
 
 	return shows && is_after_held_merge(test, divergence->at);
 }
@@ -195,6 +196,16 @@ static bool is_tracked_move(const struct fuzz_test *test, const struct fuzz_dive
 	       !strcmp(divergence->saw[0], "EFAULT") && !strcmp(divergence->saw[1], "success");
 }
 
+/* A program that comes to more than that after it is not compared on; see fuzz_noise.h. */
+static bool is_part_of_pin(const struct fuzz_test *test, const struct fuzz_divergence *divergence)
+{
+	const struct stmt *stmt = divergence->at < test->litmus->nstmts ? &test->litmus->stmts[divergence->at] : NULL;
+
+	return stmt && stmt->kind == STMT_PIN && stmt->place.npages > 1 && test->litmus->needs & NEED_UFFD &&
+	       !strcmp(divergence->what, "outcome") && !strcmp(divergence->subjects[0], "kernel") &&
+	       !strcmp(divergence->saw[0], "EFAULT") && !strcmp(divergence->saw[1], "success");
+}
+
 /* The kernel finds less, and all that it has not found are pages that are not there. */
 static bool is_scan_of_nothing(const struct fuzz_court *court, const struct fuzz_test *test,
 			       const struct fuzz_divergence *divergence)
@@ -230,6 +241,8 @@ int fuzz_noise(struct fuzz_court *court, const struct fuzz_test *test, const str
 		return FUZZ_NOISE_SCAN;
 	if (is_tracked_move(test, divergence))
 		return FUZZ_NOISE_TRACKED;
+	if (is_part_of_pin(test, divergence))
+		return FUZZ_NOISE_PART;
 	if (is_old_move(test, divergence))
 		return FUZZ_NOISE_MOVE;
 	return is_migration(court, test, divergence) ? FUZZ_NOISE_MIGRATION : -1;

@@ -33,6 +33,9 @@
 	X(FUZZ_NOISE_TRACKED, "move-of-tracked",                                                                    \
 	  "a move of several mappings fails on the kernel where a userfaultfd watches one of them; the engine "     \
 	  "moves them")                                                                                             \
+	X(FUZZ_NOISE_PART, "pin-of-a-part",                                                                         \
+	  "of a range in which a userfaultfd refuses the store to a later page a pin gets what comes before; the "  \
+	  "kernel's pins are registered buffers, which are made whole or not at all")                               \
 	X(FUZZ_NOISE_MEMORY, "out-of-memory",                                                                       \
 	  "against modes: a program with a group's limit or a small machine wants more pages than fit, most of "    \
 	  "them pinned; the statement fails or stops half-way, each page is as before or after it, reclaim finds "  \

@@ -107,9 +107,21 @@ static int protect_range(struct ucow_mm *mm, uint64_t start, uint64_t end, unsig
 	return there < end ? -ENOMEM : 0;
 }
 
+/* Whether private memory that is locked, and not only as pages come, is about to become writable. */
+static bool makes_locked_writable(struct ucow_mm *mm, uint64_t start, uint64_t end, unsigned permissions)
+{
+	const unsigned looked_at = VMA_WRITE | VMA_SHARED | VMA_LOCKED | VMA_LOCKONFAULT;
+
+	for (struct vma *vma = vma_find(&mm->vmas, start); vma && vma->start < end; vma = vma_next(vma))
+		if ((permissions & VMA_WRITE) && (vma->flags & looked_at) == VMA_LOCKED)
+			return true;
+	return false;
+}
+
 int ucow_mprotect(struct ucow_mm *mm, uint64_t va, uint64_t length, unsigned prot)
 {
 	unsigned permissions = (prot & UCOW_PROT_READ ? VMA_READ : 0u) | (prot & UCOW_PROT_WRITE ? VMA_WRITE : 0u);
+	bool fetches;
 	int error;
 
 	if ((prot & ~(UCOW_PROT_READ | UCOW_PROT_WRITE)) || (va & ~UCOW_PAGE_MASK))
@@ -122,8 +134,12 @@ int ucow_mprotect(struct ucow_mm *mm, uint64_t va, uint64_t length, unsigned pro
 	if (!mm_range_is_valid(va, length))
 		return -ENOMEM;
 	rwlock_write_lock(&mm->mmap_lock);
+	fetches = makes_locked_writable(mm, va, va + length, permissions);
 	error = protect_range(mm, va, va + length, permissions);
 	rwlock_write_unlock(&mm->mmap_lock);
+	/* No fault is to come where memory is locked, a copy included; what cannot be had is had later. */
+	if (unlikely(fetches))
+		(void)fetch_locked(mm, va, va + length);
 	return error;
 }
 
