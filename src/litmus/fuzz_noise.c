@@ -101,17 +101,6 @@ static bool is_before(const struct fuzz_test *test, size_t at, enum stmt_kind ki
 	return false;
 }
 
-static bool is_for_others(const struct fuzz_test *test, const struct fuzz_divergence *divergence)
-{
-	bool unmerges = is_at(test, divergence, STMT_ADVISE) &&
-			test->litmus->stmts[divergence->at].advice == ADVICE_UNMERGEABLE;
-
-	return (unmerges || is_at(test, divergence, STMT_KSM_MERGE)) && is_about_sharing(divergence) &&
-	       is_before(test, divergence->at, STMT_KSM_MERGE) && is_before(test, divergence->at, STMT_FORK);
-}
-
-/* ---- migration ---- */
-
 /* The numbers that are told of a property called @what. */
 static bool numbers(const struct fuzz_divergence *divergence, const char *what, unsigned long long n[2])
 {
@@ -125,6 +114,27 @@ static bool numbers(const struct fuzz_divergence *divergence, const char *what, 
 			return false;
 	return true;
 }
+
+/* A page that becomes the merged one keeps the entries of those who never asked; the engine leaves them the old page.
+ */
+static bool merges_more(const struct fuzz_divergence *divergence)
+{
+	unsigned long long n[2];
+
+	return numbers(divergence, "mapcount", n) && n[0] > n[1];
+}
+
+static bool is_for_others(const struct fuzz_test *test, const struct fuzz_divergence *divergence)
+{
+	bool unmerges = is_at(test, divergence, STMT_ADVISE) &&
+			test->litmus->stmts[divergence->at].advice == ADVICE_UNMERGEABLE;
+
+	return (unmerges || is_at(test, divergence, STMT_KSM_MERGE)) && is_about_sharing(divergence) &&
+	       (merges_more(divergence) || is_before(test, divergence->at, STMT_KSM_MERGE)) &&
+	       is_before(test, divergence->at, STMT_FORK);
+}
+
+/* ---- migration ---- */
 
 /* It is the kernel's frame that changed, or lacks its flag or mappings, or an access that had to wait for it. */
 static bool looks_migrated(const struct fuzz_divergence *divergence)

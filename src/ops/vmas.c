@@ -78,7 +78,7 @@ void vmas_merge(struct ucow_mm *mm, uint64_t start, uint64_t end)
 {
 	struct vma *vma = vma_find(&mm->vmas, start ? start - 1 : 0);
 
-	while (vma && vma->start <= end) {
+	while (vma && vma->start < end) {
 		struct vma *merged = vma_merge_next(&mm->vmas, vma);
 
 		vma_release(merged);
