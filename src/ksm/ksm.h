@@ -106,7 +106,7 @@ struct ksm {
 	/* What ucow_ksm_stat tells. */
 	_Atomic uint64_t scanned, full_scans, merged, stale, unshared, changed; /* (A) */
 	/* The thread, if any: thread.c. */
-	void *thread;                               /* (S) */
+	struct daemon *thread;                      /* (S) */
 	void (*stop)(struct ucow_machine *machine); /* (S) set when one was started */
 };
 

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Writing files back: by hand, by mapping, by age; and the thread that does it by itself. */
+#include "base/daemon.h"
 #include "base/host.h"
 #include "cache/flush.h"
 
 #include <ucow/file.h>
 
 #include <errno.h>
-#include <pthread.h>
-#include <time.h>
 
 /* ---- one file ---- */
 
@@ -134,60 +133,28 @@ long ucow_writeback(struct ucow_machine *machine, uint64_t age_ns, uint64_t npag
 
 #define DEFAULT_INTERVAL_NS ((uint64_t)500 * 1000 * 1000)
 #define DEFAULT_AGE_NS      ((uint64_t)3 * 1000 * 1000 * 1000)
-#define NS_PER_S            ((uint64_t)1000 * 1000 * 1000)
 
 struct writeback_thread {
+	struct daemon daemon;
 	struct ucow_machine *machine;
 	struct ucow_writeback_options options;
-	pthread_t thread;
-	pthread_mutex_t lock; /* guards `ending`; innermost */
-	pthread_cond_t wake;
-	bool ending;
 };
 
-static struct timespec time_after(uint64_t ns)
-{
-	struct timespec until;
-
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	ns += (uint64_t)until.tv_nsec;
-	until.tv_sec += (time_t)(ns / NS_PER_S);
-	until.tv_nsec = (long)(ns % NS_PER_S);
-	return until;
-}
-
-/* Returns: whether to go on. */
-static bool pause_for(struct writeback_thread *self, uint64_t ns)
-{
-	struct timespec until = time_after(ns);
-	bool ending;
-
-	pthread_mutex_lock(&self->lock);
-	while (!self->ending && pthread_cond_timedwait(&self->wake, &self->lock, &until) != ETIMEDOUT)
-		;
-	ending = self->ending;
-	pthread_mutex_unlock(&self->lock);
-	return !ending;
-}
-
-static void *run(void *arg)
+static uint64_t turn(void *arg)
 {
 	struct writeback_thread *self = arg;
 	const struct ucow_writeback_options *options = &self->options;
 
-	while (pause_for(self, options->interval_ns)) {
-		flush_aged(self->machine, options->age_ns, UINT64_MAX);
-		if (options->background && atomic_load(&self->machine->ndirty) >= options->background)
-			flush_aged(self->machine, 0, UINT64_MAX);
-	}
-	return NULL;
+	flush_aged(self->machine, options->age_ns, UINT64_MAX);
+	if (options->background && atomic_load(&self->machine->ndirty) >= options->background)
+		flush_aged(self->machine, 0, UINT64_MAX);
+	return options->interval_ns;
 }
 
 static struct writeback_thread *thread_create(struct ucow_machine *machine,
 					      const struct ucow_writeback_options *options)
 {
 	struct writeback_thread *self;
-	pthread_condattr_t attr;
 
 	if (inject_fails(&machine->inject, UCOW_INJECT_OTHER))
 		return NULL;
@@ -200,19 +167,7 @@ static struct writeback_thread *thread_create(struct ucow_machine *machine,
 		self->options.interval_ns = DEFAULT_INTERVAL_NS;
 	if (!self->options.age_ns)
 		self->options.age_ns = DEFAULT_AGE_NS;
-	pthread_mutex_init(&self->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&self->wake, &attr);
-	pthread_condattr_destroy(&attr);
 	return self;
-}
-
-static void thread_free(struct writeback_thread *self)
-{
-	pthread_cond_destroy(&self->wake);
-	pthread_mutex_destroy(&self->lock);
-	host_free(self);
 }
 
 /* Requires: the machine's lock. */
@@ -226,10 +181,10 @@ static int start(struct ucow_machine *machine, const struct ucow_writeback_optio
 	self = thread_create(machine, options);
 	if (!self)
 		return -ENOMEM;
-	error = pthread_create(&self->thread, NULL, run, self);
+	error = daemon_start(&self->daemon, turn, self, self->options.interval_ns);
 	if (error) {
-		thread_free(self);
-		return -error;
+		host_free(self);
+		return error;
 	}
 	machine->writeback = self;
 	atomic_store(&machine->dirty_limit, options->limit);
@@ -259,10 +214,6 @@ void ucow_writeback_stop(struct ucow_machine *machine)
 	mutex_unlock(&machine->lock);
 	if (!self)
 		return;
-	pthread_mutex_lock(&self->lock);
-	self->ending = true;
-	pthread_cond_signal(&self->wake);
-	pthread_mutex_unlock(&self->lock);
-	pthread_join(self->thread, NULL);
-	thread_free(self);
+	daemon_stop(&self->daemon);
+	host_free(self);
 }
